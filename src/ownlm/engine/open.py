@@ -1,0 +1,129 @@
+"""MODEL names: from an alias, id, folder, `hf:` or `openai:` name to something that answers."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ownlm.engine.request import LanguageModel, ModelFacts
+from ownlm.runtime.errors import ArtifactNotFound, ModelNotFound, OwnLMError
+from ownlm.store.artifact import Artifact
+from ownlm.store.workspace import Workspace
+
+if TYPE_CHECKING:
+    from ownlm.engine.local import LocalModel
+
+
+def open_model(name: str, workspace: Workspace, *, precision: str = "float32") -> LanguageModel:
+    """The model that MODEL names.
+
+    MODEL is the alias, name or id of a model artifact, a model folder, `hf:org/name`, or
+    `openai:BASE_URL#model` for a remote endpoint.
+
+    Raises:
+        ModelNotFound: nothing has that name; the message lists what there is.
+        OwnLMError: it exists and cannot be opened (what is wrong is said).
+    """
+    if name.startswith("openai:"):
+        from ownlm.engine.remote import RemoteModel
+
+        return RemoteModel.from_name(name)
+    if name.startswith("hf:"):
+        return open_folder(_download(name.removeprefix("hf:")), name, precision=precision)
+    try:
+        artifact = workspace.resolve(name, ("model",))
+    except ArtifactNotFound as error:
+        folder = Path(name)
+        if (folder / "config.json").is_file():
+            return open_folder(folder, folder.resolve().name, precision=precision)
+        raise ModelNotFound(str(error)) from None
+    artifact.verify()
+    return open_artifact(artifact, name, precision=precision)
+
+
+def open_artifact(artifact: Artifact, name: str | None = None, *, precision: str = "float32") -> LocalModel:
+    """The model of a model artifact, with what was measured of it."""
+    measured = artifact.metrics.get("heldout_bits_per_byte")
+    stage = str(artifact.settings.get("stage", ""))
+    return open_folder(
+        artifact.path,
+        name or artifact.name,
+        identifier=artifact.id,
+        stage=stage,
+        heldout_bits_per_byte=measured if isinstance(measured, float) else None,
+        precision=precision,
+    )
+
+
+def open_folder(
+    folder: Path,
+    name: str,
+    *,
+    identifier: str = "",
+    stage: str = "",
+    heldout_bits_per_byte: float | None = None,
+    precision: str = "float32",
+) -> LocalModel:
+    """The model of a Hugging Face model folder.
+
+    Raises:
+        OwnLMError: the folder's config, weights or tokenizer cannot be read.
+    """
+    from ownlm.data.chat_format import CHATML_TEMPLATE, ChatFormat
+    from ownlm.data.tokenizer import Tokenizer
+    from ownlm.engine.local import LocalModel
+    from ownlm.model.files import load_model
+    from ownlm.model.kernels import Kernels, use
+
+    decoder = load_model(folder)
+    kernels = Kernels("bfloat16", "tiled") if precision == "bfloat16" else Kernels()
+    tokenizer = Tokenizer.load(folder)
+    if tokenizer.vocab_size > decoder.config.vocabulary:
+        raise OwnLMError(
+            f"{folder}: the tokenizer has {tokenizer.vocab_size} tokens, "
+            f"the embedding only {decoder.config.vocabulary}."
+        )
+    template = _chat_template(folder) or CHATML_TEMPLATE
+    facts = ModelFacts(
+        name=name,
+        id=identifier or folder.name,
+        context=decoder.config.context,
+        parameters=decoder.config.parameters,
+        heldout_bits_per_byte=heldout_bits_per_byte,
+        stage=stage,
+    )
+    return LocalModel(use(decoder, kernels), tokenizer, ChatFormat(template), facts)
+
+
+def _chat_template(folder: Path) -> str | None:
+    """A file of its own, as transformers writes it now, or a string in the tokenizer's config, as it did before."""
+    path = folder / "chat_template.jinja"
+    if path.is_file():
+        return path.read_text("utf-8")
+    template = _json(folder / "tokenizer_config.json").get("chat_template")
+    if template is not None and not isinstance(template, str):
+        raise OwnLMError(f"{folder / 'tokenizer_config.json'} has several chat templates; keep one, as a string.")
+    return template
+
+
+def _json(path: Path) -> dict[str, Any]:
+    try:
+        data = json.loads(path.read_text("utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return data if isinstance(data, dict) else {}
+
+
+def _download(repository: str) -> Path:
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+    patterns = ["*.json", "*.safetensors", "*.model", "*.jinja", "LICENSE*", "README.md"]
+    try:
+        return Path(snapshot_download(repository, allow_patterns=patterns))
+    except (LocalEntryNotFoundError, HfHubHTTPError, HFValidationError, OSError) as error:
+        raise ModelNotFound(
+            f"hf:{repository} cannot be had from the Hugging Face Hub ({type(error).__name__}): "
+            "check the name and the network, or give the path of a folder."
+        ) from error

@@ -1,0 +1,56 @@
+"""Measuring this machine: the seconds that a real training step takes with the best kernels it has."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+
+import torch
+
+from ownlm.model.config import DecoderConfig
+from ownlm.model.decoder import Decoder, initialise
+from ownlm.model.kernels import Kernels, Precision, use
+from ownlm.runtime.device import find_compiler, matmul_gflops
+from ownlm.train.objective import Batch
+from ownlm.train.optimisers import Rates, build_optimisers
+from ownlm.train.pretrain import PretrainObjective
+
+
+@dataclass(frozen=True)
+class Machine:
+    """Measured matmul rates in GFLOP/s by precision, and the faster one."""
+
+    matmul_gflops: dict[str, float]
+    precision: Precision
+    compiler: str | None
+
+
+def measure_machine() -> Machine:
+    """About two seconds of matrix multiplications. bf16 is taken where it is at least a quarter faster."""
+    rates = {
+        str(dtype).removeprefix("torch."): round(matmul_gflops("cpu", dtype), 1)
+        for dtype in (torch.float32, torch.bfloat16)
+    }
+    precision: Precision = "bfloat16" if rates["bfloat16"] > 1.25 * rates["float32"] else "float32"
+    return Machine(rates, precision, find_compiler())
+
+
+def step_seconds(config: DecoderConfig, kernels: Kernels, rows: int, steps: int = 6) -> float:
+    """The lower-quartile time of a full training step on random tokens; whatever must be compiled is compiled first."""
+    decoder = use(Decoder(config), kernels)
+    initialise(decoder, 0)
+    optimisers = build_optimisers(decoder, Rates())
+    objective = PretrainObjective(torch.zeros(1, dtype=torch.int32).numpy(), "", config.context, rows)
+    generator = torch.Generator().manual_seed(0)
+    ids = torch.randint(config.vocabulary, (rows, config.context + 1), generator=generator)
+    batch = Batch({"ids": ids}, weight=float(rows * config.context), tokens=rows * config.context)
+    seconds = []
+    for _ in range(steps + 2):
+        started = time.perf_counter()
+        (objective.loss(decoder, batch) / batch.weight).backward()  # type: ignore[no-untyped-call]
+        torch.nn.utils.clip_grad_norm_(decoder.parameters(), 1.0)
+        for optimiser in optimisers:
+            optimiser.step()
+            optimiser.zero_grad()
+        seconds.append(time.perf_counter() - started)
+    return sorted(seconds[2:])[steps // 4]

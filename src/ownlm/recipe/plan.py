@@ -1,0 +1,103 @@
+"""A plan: every choice of a run that depends on the machine and the budget, fixed once."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ownlm.model.config import DecoderConfig
+from ownlm.model.kernels import Kernels
+from ownlm.runtime import atomic
+from ownlm.train.optimisers import Rates
+
+PLAN = "plan.json"
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """What pre-training is expected to come to; `low` and `high` bound held-out bits per byte in about 9 of 10 runs."""
+
+    seconds: float
+    tokens: int
+    heldout_bits_per_byte: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class Seconds:
+    """The budget's shares, in seconds."""
+
+    pretrain: float
+    sft: float
+    preferences: float
+    dpo: float
+    evaluate: float
+    overhead: float
+
+
+@dataclass(frozen=True)
+class Plan:
+    """See the module. `rows` x `context` tokens a step; `reasons` are (name, value, why) for people."""
+
+    minutes: float
+    device: str
+    machine: str
+    threads: int
+    kernels: Kernels
+    matmul_gflops: dict[str, float]
+    vocabulary: int
+    layers: int
+    width: int
+    heads: int
+    kv_heads: int
+    head_dim: int
+    ffn: int
+    context: int
+    rows: int
+    steps: int
+    parameters: int
+    rates: Rates
+    seconds: Seconds
+    sft_steps: int
+    align_prompts: int
+    dpo_steps: int
+    dpo_rows: int
+    dpo_length: int
+    heldout_prompts: int
+    heldout_bytes: int
+    excerpts: int
+    forecast: Forecast
+    reasons: tuple[tuple[str, str, str], ...] = field(default=())
+
+    @property
+    def batch_tokens(self) -> int:
+        """Tokens a step."""
+        return self.rows * self.context
+
+    @property
+    def peak_flops(self) -> float:
+        """The measured matmul rate in the plan's precision, FLOP/s."""
+        return self.matmul_gflops[self.kernels.precision] * 1e9
+
+    def config(self, vocabulary: int) -> DecoderConfig:
+        """The decoder's shape with the tokenizer's true vocabulary."""
+        return DecoderConfig(
+            vocabulary, self.layers, self.width, self.heads, self.kv_heads, self.head_dim, self.ffn, self.context
+        )
+
+    def write(self, folder: Path) -> None:
+        """`plan.json`"""
+        atomic.write_json(folder / PLAN, {**dataclasses.asdict(self), "batch_tokens": self.batch_tokens})
+
+    @classmethod
+    def read(cls, path: Path) -> Plan:
+        """The reverse of `write`."""
+        data: dict[str, Any] = json.loads(path.read_text("utf-8"))
+        del data["batch_tokens"]
+        parts: dict[str, type[Any]] = {"kernels": Kernels, "rates": Rates, "seconds": Seconds, "forecast": Forecast}
+        data |= {name: part(**data[name]) for name, part in parts.items()}
+        return cls(**data | {"reasons": tuple((a, b, c) for a, b, c in data["reasons"])})

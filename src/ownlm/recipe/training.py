@@ -1,0 +1,109 @@
+"""What the training stages share: threads, the live bar, samples while training, and held-out loss."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from ownlm.data.corpus import read_documents
+from ownlm.data.document import Document
+from ownlm.engine.local import LocalModel
+from ownlm.engine.request import ModelFacts, SamplingParams
+from ownlm.engine.scoring import token_logprobs
+from ownlm.model.decoder import Block, Decoder
+from ownlm.recipe.context import RunContext
+from ownlm.recipe.plan import Plan
+from ownlm.runtime.seeds import derive_seed
+
+if TYPE_CHECKING:
+    from ownlm.data.tokenizer import Tokenizer
+
+SAMPLES = "samples.jsonl"
+SAMPLE_TOKENS = 48
+
+
+def set_threads(plan: Plan) -> None:
+    """Gives torch the plan's threads. Numbers too small to matter are flushed to zero: some processors are slow there."""
+    torch.set_num_threads(plan.threads)
+    torch.set_flush_denormal(True)
+
+
+@contextmanager
+def live_bar(context: RunContext, label: str, steps: int) -> Iterator[Callable[[dict[str, Any]], None]]:
+    """A progress bar that shows loss, speed, share of the machine and time left of each metrics row."""
+    with context.screen.bar(label, steps, "steps") as bar:
+
+        def show(row: dict[str, Any]) -> None:
+            bits = row.get("bits_per_byte")
+            loss = f"{bits:.2f} bits/byte" if bits is not None else f"loss {row['loss']:.3f}"
+            used = f" · {row['utilisation']:.0%} of matmul rate" if row.get("utilisation") else ""
+            note = f"{loss} · {row['tokens_per_second']:,} tokens/s{used} · {row['remaining']:.0f} s left"
+            bar.update(row["step"], note)
+
+        yield show
+
+
+def sample_hook(context: RunContext, folder: Path, tokenizer: Tokenizer) -> Callable[[int, Decoder], None]:
+    """Continues three fixed prompts after 0, 10, 100, 1,000 ... updates and at the end, into `samples.jsonl`."""
+    prompts = context.kits[0].watch_prompts()
+    path = folder / SAMPLES
+    seen = [json.loads(line) for line in path.read_text("utf-8").splitlines()] if path.exists() else []
+    written = {row["step"] for row in seen}
+    last = context.plan.steps
+
+    def sample(step: int, decoder: Decoder) -> None:
+        if step in written or not (step in (0, last) or (step >= 10 and str(step).strip("0") == "1")):
+            return
+        from ownlm.data.chat_format import ChatFormat
+
+        facts = ModelFacts("watch", "watch", decoder.config.context)
+        model = LocalModel(decoder, tokenizer, ChatFormat(), facts)
+        params = SamplingParams(max_tokens=SAMPLE_TOKENS, temperature=0.7, top_p=0.95, seed=context.recipe.seed)
+        answers = model.generate(prompts, params)
+        decoder.train()
+        with path.open("a", encoding="utf-8") as file:
+            for prompt, answer in zip(prompts, answers, strict=True):
+                file.write(json.dumps({"step": step, "prompt": prompt, "text": answer.text}) + "\n")
+        written.add(step)
+
+    return sample
+
+
+def heldout_sample(context: RunContext, limit: int) -> list[Document]:
+    """Held-out documents of about `limit` bytes in all, by a seeded order, each kind in its share."""
+    documents = read_documents(context.path("corpus"), "heldout")
+    documents.sort(key=lambda document: derive_seed(context.recipe.seed, "heldout", document.sha256))
+    total = sum(document.bytes for document in documents)
+    chosen: list[Document] = []
+    for kind in sorted({document.kind for document in documents}):
+        same = [document for document in documents if document.kind == kind]
+        budget, taken = limit * sum(document.bytes for document in same) / total, 0
+        for document in same:
+            if taken and taken + document.bytes > budget:
+                continue
+            chosen.append(document)
+            taken += document.bytes
+    return chosen
+
+
+def measure_heldout(context: RunContext, decoder: Decoder, tokenizer: Tokenizer) -> dict[str, Any]:
+    """Held-out bits per byte in all and by kind, on the plan's sample of the held-out documents."""
+    documents = heldout_sample(context, context.plan.heldout_bytes)
+    compiled, decoder.run_block = decoder.run_block, Block.__call__  # windows of all lengths: not worth compiling
+    found = token_logprobs(decoder, [tokenizer.encode(d.text) for d in documents], tokenizer.end_of_text)
+    decoder.run_block = compiled
+    kinds: dict[str, list[float]] = {}
+    for document, values in zip(documents, found, strict=True):
+        bits, size = kinds.setdefault(document.kind, [0.0, 0.0])
+        kinds[document.kind] = [bits - float(values.sum(dtype="float64")) / 0.6931471805599453, size + document.bytes]
+    bits, size = (sum(values[i] for values in kinds.values()) for i in (0, 1))
+    return {
+        "heldout_bits_per_byte": round(bits / size, 5),
+        "heldout_by_kind": {kind: round(bits / size, 5) for kind, (bits, size) in kinds.items()},
+        "heldout_bytes": int(size),
+    }

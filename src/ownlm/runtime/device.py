@@ -1,0 +1,56 @@
+"""What this machine can do: its name, a C++ compiler, and its measured matmul rates."""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ownlm.runtime.threads import available_cores
+
+if TYPE_CHECKING:
+    import torch
+
+
+def machine_name() -> str:
+    """Processor, cores and system: plans measured on one machine are not used on another. Imports no torch."""
+    return f"{_processor()}, {available_cores()} cores, {platform.system()} {platform.machine()}"
+
+
+def _processor() -> str:
+    try:
+        for line in Path("/proc/cpuinfo").read_text("utf-8").splitlines():
+            if line.startswith(("model name", "flags")):
+                # Virtual machines give many processors one name; the bf16 units tell them apart.
+                if line.startswith("flags"):
+                    units = [flag for flag in ("avx512_bf16", "amx_bf16", "avx2") if flag in line.split()]
+                    return f"{name} ({' '.join(units)})"
+                name = line.split(":", 1)[1].strip()
+    except (OSError, UnboundLocalError):
+        pass
+    return platform.processor() or platform.machine()
+
+
+def find_compiler() -> str | None:
+    """The C++ compiler that torch.compile would use on the processor."""
+    names = (os.environ.get("CXX", ""), "cl") if sys.platform == "win32" else (os.environ.get("CXX", ""), "c++", "g++")
+    return next((name for name in (*names, "clang++") if name and shutil.which(name)), None)
+
+
+def matmul_gflops(device: str, precision: torch.dtype, seconds: float = 0.7) -> float:
+    """The best rate in 10^9 operations a second of square multiplications (2 n³ operations each) in `seconds`."""
+    import torch
+
+    n = 4096 if device == "cuda" else 2048
+    left = torch.randn(n, n, device=device).to(precision)
+    right = torch.randn(n, n, device=device).to(precision)
+    best, end = float("inf"), time.perf_counter() + seconds
+    while time.perf_counter() < end:
+        started = time.perf_counter()
+        (left @ right)[0, 0].item()  # reading a number waits for the device
+        best = min(best, time.perf_counter() - started)
+    return 2 * n**3 / best / 1e9

@@ -1,0 +1,34 @@
+import shutil
+
+import pytest
+import torch
+
+import tiny
+from ownlm.model.cross_entropy import linear_cross_entropy
+from ownlm.model.decoder import Decoder
+from ownlm.model.kernels import Kernels, use
+
+needs_compiler = pytest.mark.skipif(
+    not any(map(shutil.which, ("c++", "g++", "clang++"))), reason="no C++ compiler to compile blocks with"
+)
+
+
+def loss_and_gradients(decoder: Decoder) -> list[torch.Tensor]:
+    ids = tiny.random_ids(2, 41)
+    hidden = decoder.hidden(ids[:, :-1]).flatten(0, 1)
+    loss = linear_cross_entropy(hidden, decoder.head, ids[:, 1:].flatten(), torch.ones(80))
+    return [loss.detach(), *torch.autograd.grad(loss, list(decoder.parameters()))]
+
+
+@needs_compiler
+@pytest.mark.long
+@pytest.mark.parametrize(("precision", "limit"), [("float32", 1e-4), ("bfloat16", 0.05)])
+def test_a_compiled_block_computes_the_same(precision: str, limit: float) -> None:
+    decoder = tiny.decoder()
+    eager = loss_and_gradients(use(decoder, Kernels(precision, "tiled")))  # type: ignore[arg-type]
+    torch._dynamo.reset()
+    torch._dynamo.utils.counters.clear()
+    compiled = loss_and_gradients(use(decoder, Kernels(precision, "tiled", compiled=True)))  # type: ignore[arg-type]
+    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == 1, "the layers share one compiled function"
+    for found, expected in zip(compiled, eager, strict=True):
+        assert float((found - expected).norm() / expected.norm()) < limit

@@ -1,0 +1,131 @@
+import json
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+import yaml
+
+from ownlm.report.build import build_report
+from ownlm.report.facts import collect
+from ownlm.runtime.errors import ArtifactDamaged
+from ownlm.store.artifact import Artifact
+from ownlm.store.workspace import Build, Workspace
+from report.fake import HOSTILE, evaluation, models
+
+
+class Page(HTMLParser):
+    """Ids of the sections, tags, and everything that would load something."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.sections: list[str] = []
+        self.tags: list[str] = []
+        self.loads: list[str] = []
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        for name, value in attrs:
+            if tag == "section" and name == "id":
+                self.sections.append(str(value))
+            if name in ("src", "srcset", "action", "data") or (
+                name.endswith("href") and not str(value).startswith("#")
+            ):
+                self.loads.append(f"{tag} {name}={value}")
+
+
+def page(report: Artifact) -> str:
+    return report.file("index.html").read_text("utf-8")
+
+
+@pytest.fixture
+def whole(workspace: Workspace) -> Artifact:
+    model = models(workspace)
+    evaluation(workspace, model)
+    return build_report(model, workspace)
+
+
+def test_a_whole_run_has_all_chapters_and_loads_nothing(whole: Artifact) -> None:
+    read = Page(page(whole))
+    assert read.sections == [
+        "lineage", "yardsticks", "keystrokes", "growth", "curves", "forecast", "alignment", "answers", "data", "limits",
+        "fine-print",
+    ]  # fmt: skip
+    assert read.tags.count("svg") == 7
+    assert read.loads == [] and "@import" not in page(whole) and not re.search(r"url\((?!#)", page(whole))
+
+
+def test_texts_of_others_are_escaped(whole: Artifact) -> None:
+    html = page(whole)
+    assert "script" not in Page(html).tags
+    assert HOSTILE not in html and html.count("&lt;script&gt;") > 8
+    assert "\x00" not in html and "\x1b" not in html and "\u202e" not in html
+    card = whole.file("model-card.md").read_text("utf-8")
+    outside = re.sub(r"^(`{3,}).*?^\1$", "", card, flags=re.MULTILINE | re.DOTALL)
+    assert "<script" in card and "<script" not in outside
+
+
+def test_figures_stand_on_the_page(whole: Artifact) -> None:
+    html = page(whole)
+    for figure in ("4.9 M", "22.5 MB", "1.259", "39.1 %", "+27.0 %", "1.270", "PSF-2.0", "48.4 %", "+0.6 %"):
+        assert figure in html, figure
+
+
+def test_the_card_opens_with_metadata_that_claims_no_licence(whole: Artifact) -> None:
+    card = whole.file("model-card.md").read_text("utf-8")
+    assert card.startswith("---\n")
+    data = yaml.safe_load(card.split("---\n")[1])
+    assert data["license"] == "other" and data["pipeline_tag"] == "text-generation"
+    assert data["model-index"][0]["results"][0]["metrics"][0]["value"] == 1.259
+    assert "| PSF-2.0 | 10.9 MB | 48.4 % |" in card and "## What it cannot do" in card
+
+
+def test_the_same_artifacts_give_the_same_report_and_a_new_evaluation_a_new_one(workspace: Workspace) -> None:
+    model = models(workspace)
+    first = build_report(model, workspace)
+    assert build_report(model, workspace).id == first.id
+    evaluation(workspace, model)
+    assert build_report(model, workspace).id != first.id
+
+
+def test_absent_stages_leave_their_chapters_out(workspace: Workspace) -> None:
+    def build(target: Build) -> dict[str, object]:
+        (target.folder / "config.json").write_text("{}")
+        return {}
+
+    lone = workspace.make("model", "imported", build, inputs={"base": "0123456789ab"}, settings={})[0]
+    report = build_report(lone, workspace)
+    assert Page(page(report)).sections == ["lineage", "limits", "fine-print"]
+    assert "no longer here" in page(report)
+    assert "Not recorded." in report.file("model-card.md").read_text("utf-8")
+
+
+def test_facts_of_an_unaligned_model(workspace: Workspace) -> None:
+    models(workspace)
+    facts = collect(workspace.resolve("first-model-instructed"), workspace)
+    assert set(facts.stages) == {"base", "instructed"} and facts.alignment == {} and facts.pairs == []
+    assert facts.plan["minutes"] == 8 and len(facts.skipped) == 2
+
+
+def test_damage_is_told(workspace: Workspace) -> None:
+    model = models(workspace)
+    path: Path = model.path / "metrics.jsonl"
+    length = path.stat().st_size
+    path.write_text(path.read_text()[:-9])
+    with pytest.raises(ArtifactDamaged, match=r"metrics\.jsonl"):
+        build_report(model, workspace)
+    path.write_text("{" * length)
+    with pytest.raises(ArtifactDamaged, match="is no JSON"):
+        build_report(model, workspace)
+    assert not list(workspace.root.glob("report/*"))
+
+
+def test_numbers_that_json_cannot_hold_do_not_break_the_page(workspace: Workspace) -> None:
+    def build(target: Build) -> dict[str, object]:
+        rows = [{"step": i, "loss": float("nan") if i % 2 else 1.0, "tokens": i} for i in range(9)]
+        (target.folder / "metrics.jsonl").write_text("\n".join(map(json.dumps, rows)))
+        return {"parameters": 10, "heldout_bits_per_byte": float("nan")}
+
+    model = workspace.make("model", "odd", build, settings={"stage": "base"})[0]
+    assert "curves" in Page(page(build_report(model, workspace))).sections
