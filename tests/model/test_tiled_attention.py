@@ -61,7 +61,9 @@ def test_the_operator_is_registered_as_torch_asks() -> None:
     from ownlm.model.tiled_attention import _forward
 
     flat = [torch.randn(17, 130, 4, requires_grad=True) for _ in range(3)]
-    torch.library.opcheck(_forward, tuple(flat), test_utils=("test_schema", "test_faketensor", "test_autograd_registration"))
+    torch.library.opcheck(
+        _forward, tuple(flat), test_utils=("test_schema", "test_faketensor", "test_autograd_registration")
+    )
 
 
 def test_non_contiguous_inputs_are_read_right() -> None:

@@ -35,7 +35,8 @@ def pack(examples: Sequence[Encoded], length: int, pad: int, seed: int) -> Packe
     Examples longer than `length` are left out and counted, never cut.
     """
     fitting = [example for example in examples if len(example.ids) <= length]
-    order = permute(np.arange(len(fitting), dtype=np.uint64), len(fitting), "pack", seed) if fitting else []
+    numbers = np.arange(len(fitting), dtype=np.uint64)
+    order = permute(numbers, len(fitting), "pack", seed) if fitting else numbers
     rows: list[list[Encoded]] = []
     room: list[int] = []
     first_open = 0

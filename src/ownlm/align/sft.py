@@ -75,7 +75,11 @@ class SftObjective:
         """Summed cross-entropy of the assistant's tokens, in nats."""
         hidden = decoder.hidden(batch.tensors["ids"]).flatten(0, 1)
         return linear_cross_entropy(
-            hidden, decoder.head, batch.tensors["targets"].flatten(), batch.tensors["weights"].flatten()
+            hidden,
+            decoder.head,
+            batch.tensors["targets"].flatten(),
+            batch.tensors["weights"].flatten(),
+            decoder.softmax_gradient,
         )
 
     def describe(self, loss: float) -> dict[str, float]:

@@ -21,7 +21,7 @@ def command(
 ) -> None:
     """Align a model with preference pairs (DPO)."""
     existing_file(pairs, "a file of pairs (JSON lines)")
-    from ownlm.align.run import align_pairs
+    from ownlm.recipe.own_choices import align_pairs
 
     aligned = align_pairs(model, pairs, workspace(), screen, minutes, name)
     screen.next(f"ownlm chat {aligned.name}", f"or compare it with {model}")

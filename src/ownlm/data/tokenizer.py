@@ -158,13 +158,14 @@ class Tokenizer:
             other = _other_kind(data)
             special = {entry["content"]: entry["id"] for entry in data["added_tokens"]}
             ranks = {to_bytes(piece): rank for piece, rank in model["vocab"].items() if piece not in special}
+            # Pairs, or as older files have it one string with a space, which the byte alphabet does not hold.
+            merged = [to_bytes("".join(pair).replace(" ", "")) for pair in model["merges"]]
         except FileNotFoundError:
             raise OwnLMError(f"{folder} has no tokenizer.json.") from None
         except (ValueError, KeyError, IndexError, TypeError) as error:
             raise OwnLMError(f"{path} is not a byte-level BPE tokenizer that can be read here ({error!r}).") from None
         if other:
             raise OwnLMError(f"{path} asks for {other}, which this tokenizer does not do.")
-        merged = [to_bytes("".join(pair)) for pair in model["merges"]]
         by_rank = sorted(ranks, key=ranks.__getitem__)
         if [piece for piece in by_rank if len(piece) > 1] != merged or list(ranks.values()) != list(range(len(ranks))):
             raise OwnLMError(f"{path} numbers its tokens in another order than it merges them: not readable here yet.")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -12,39 +13,59 @@ CHUNK = 1024
 """Tokens a chunk: with a vocabulary of 4,096 its logits stay inside a CPU's cache."""
 
 
+SoftmaxGradient = Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]
+
+
+def softmax_gradient(logits: Tensor, targets: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
+    """The weighted loss of logits `(tokens, vocabulary)`, a scalar, and its gradient in their precision; inside fp32.
+
+    The gradient of cross-entropy is softmax minus one-hot, so both come out of one pass. Elementwise operations and
+    reductions only: a compiler makes one loop of them.
+    """
+    wide = logits.float()
+    highest = wide.amax(-1, keepdim=True)
+    exponentials = (wide - highest).exp()
+    total = exponentials.sum(-1, keepdim=True)
+    index, weight = targets.unsqueeze(1), weights.unsqueeze(1)
+    loss = ((total.log() + highest - wide.gather(1, index)) * weight).sum()
+    hot = torch.arange(logits.shape[1], device=logits.device) == index
+    gradient = (exponentials / total - hot.float()) * weight
+    return loss, gradient.to(logits.dtype)
+
+
 class _LinearCrossEntropy(torch.autograd.Function):
-    """Computes loss and gradients in one pass over the chunks, since softmax minus one-hot is known right away."""
+    """Computes loss and gradients a chunk at a time, forward and backward in one pass."""
 
     @staticmethod
-    def forward(ctx: Any, hidden: Tensor, head: Tensor, targets: Tensor, weights: Tensor) -> Tensor:
+    def forward(
+        ctx: Any, hidden: Tensor, head: Tensor, targets: Tensor, weights: Tensor, kernel: SoftmaxGradient
+    ) -> Tensor:
         narrow = head.to(hidden.dtype)
         total = torch.zeros((), dtype=torch.float32, device=hidden.device)
         d_hidden, d_head = torch.empty_like(hidden), torch.zeros_like(head, dtype=torch.float32)
         for start in range(0, hidden.shape[0], CHUNK):
             part = slice(start, start + CHUNK)
-            logits = functional.linear(hidden[part], narrow).float()
-            log_probs = functional.log_softmax(logits, -1)
-            index, weight = targets[part].unsqueeze(1), weights[part].unsqueeze(1)
-            total -= (log_probs.gather(1, index) * weight).sum()
-            gradient = log_probs.exp_()
-            gradient.scatter_add_(1, index, torch.full_like(weight, -1.0))
-            narrow_gradient = gradient.mul_(weight).to(hidden.dtype)
-            torch.mm(narrow_gradient, narrow, out=d_hidden[part])
-            d_head += torch.mm(narrow_gradient.T, hidden[part])
+            loss, gradient = kernel(functional.linear(hidden[part], narrow), targets[part], weights[part])
+            total += loss
+            torch.mm(gradient, narrow, out=d_hidden[part])
+            d_head += torch.mm(gradient.T, hidden[part])
         ctx.save_for_backward(d_hidden, d_head.to(head.dtype))
         return total
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None, None]:
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None, None, None]:
         d_hidden, d_head = ctx.saved_tensors
-        return d_hidden * grad.to(d_hidden.dtype), d_head * grad, None, None
+        return d_hidden * grad.to(d_hidden.dtype), d_head * grad, None, None, None
 
 
-def linear_cross_entropy(hidden: Tensor, head: Tensor, targets: Tensor, weights: Tensor) -> Tensor:
+def linear_cross_entropy(
+    hidden: Tensor, head: Tensor, targets: Tensor, weights: Tensor, kernel: SoftmaxGradient = softmax_gradient
+) -> Tensor:
     """The weighted sum of `-log softmax(hidden head^T)[target]`, in nats, fp32 scalar.
 
     `hidden` `(tokens, width)`, `head` `(vocabulary, width)`, `targets` `(tokens,)`, `weights` `(tokens,)` fp32 (0 where
-    a token is not to be learnt). Equal to `cross_entropy(logits, targets)` summed with those weights.
+    a token is not to be learnt). Equal to `cross_entropy(logits, targets)` summed with those weights. `kernel` may be
+    a compiled `softmax_gradient`.
     """
-    loss: Tensor = _LinearCrossEntropy.apply(hidden, head, targets, weights)  # type: ignore[no-untyped-call]
+    loss: Tensor = _LinearCrossEntropy.apply(hidden, head, targets, weights, kernel)  # type: ignore[no-untyped-call]
     return loss

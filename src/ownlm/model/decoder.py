@@ -11,6 +11,7 @@ from torch.nn import functional
 from ownlm.model.attention import Attention, rope_tables
 from ownlm.model.cache import Cache
 from ownlm.model.config import DecoderConfig
+from ownlm.model.cross_entropy import SoftmaxGradient, softmax_gradient
 from ownlm.model.layers import FeedForward, RMSNorm
 
 BlockFunction = Callable[..., Tensor]
@@ -50,6 +51,7 @@ class Decoder(nn.Module):
         self.norm = RMSNorm(config.width, config.norm_eps)
         self.lm_head = None if config.tied_embeddings else nn.Parameter(torch.empty(config.vocabulary, config.width))
         self.run_block: BlockFunction = Block.__call__
+        self.softmax_gradient: SoftmaxGradient = softmax_gradient
 
     @property
     def head(self) -> Tensor:

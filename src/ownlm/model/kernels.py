@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from typing import Literal
 
 import torch
 
 from ownlm.model.attention import Attention
-from ownlm.model.decoder import Block, Decoder
+from ownlm.model.cross_entropy import SoftmaxGradient, softmax_gradient
+from ownlm.model.decoder import Block, BlockFunction, Decoder
 
 Precision = Literal["float32", "bfloat16"]
 
@@ -33,7 +37,29 @@ def use(decoder: Decoder, kernels: Kernels) -> Decoder:
     for module in decoder.modules():
         if isinstance(module, Attention):
             module.tiled = kernels.attention == "tiled"
-    decoder.run_block = (
-        torch.compile(Block.forward, dynamic=False, fullgraph=True) if kernels.compiled else Block.__call__
-    )
+    decoder.run_block = compiled_block() if kernels.compiled else Block.__call__
+    decoder.softmax_gradient = compiled_softmax_gradient() if kernels.compiled else softmax_gradient
     return decoder
+
+
+@contextmanager
+def eager(decoder: Decoder) -> Iterator[None]:
+    """For inputs of many shapes: inside the block nothing compiled runs, so that nothing is compiled anew."""
+    compiled = decoder.run_block, decoder.softmax_gradient
+    decoder.run_block, decoder.softmax_gradient = Block.__call__, softmax_gradient
+    try:
+        yield
+    finally:
+        decoder.run_block, decoder.softmax_gradient = compiled
+
+
+@cache
+def compiled_block() -> BlockFunction:
+    """One function for all blocks of all decoders; torch compiles it at its first call with a shape."""
+    return torch.compile(Block.forward, dynamic=False, fullgraph=True)
+
+
+@cache
+def compiled_softmax_gradient() -> SoftmaxGradient:
+    """The inside of the cross-entropy as one loop."""
+    return torch.compile(softmax_gradient, dynamic=False, fullgraph=True)

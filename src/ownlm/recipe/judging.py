@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ownlm.align.examples import InstructionExample
 from ownlm.engine.request import SamplingParams
 from ownlm.recipe.kit import Kit
-from ownlm.recipe.stages.instruct import KIT
+from ownlm.recipe.stages.instruct import KIT, read_examples
 from ownlm.score.intervals import bootstrap_mean, paired_bootstrap
 from ownlm.score.verdict import Verdict
 
@@ -33,7 +34,7 @@ def answer_and_judge(
     model: LocalModel,
     examples: Sequence[InstructionExample],
     kits: Sequence[Kit],
-    spans: TrainingSpans,
+    spans: TrainingSpans | None,
     samples: int,
     params: SamplingParams,
 ) -> list[list[Judged]]:
@@ -48,9 +49,19 @@ def answer_and_judge(
         judged.append([])
         for completion in mine:
             verdict = kit.verify(example, completion.text, completion.reason == "stop")
-            verdict = verdict.and_also("copied", not spans.copied(completion.token_ids))
+            if spans is not None:
+                verdict = verdict.and_also("copied", not spans.copied(completion.token_ids))
             judged[-1].append(Judged(example, completion.text, verdict, kit.gold(example, completion.text)))
     return judged
+
+
+def judge_plain(
+    model: LocalModel, path: Path, kits: Sequence[Kit], prompts: int, params: SamplingParams
+) -> list[list[Judged]]:
+    """Judges one answer to each of the first verifiable held-out prompts of a model folder, copies not looked for."""
+    by_name = {kit.name: kit for kit in kits}
+    examples = [e for e in read_examples(path) if e.meta[KIT] in by_name and by_name[e.meta[KIT]].verifiable(e)]
+    return answer_and_judge(model, examples[:prompts], kits, None, 1, params)
 
 
 def summary(judged: Sequence[Sequence[Judged]], seed: int) -> dict[str, Any]:

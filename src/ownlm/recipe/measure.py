@@ -40,7 +40,7 @@ def step_seconds(config: DecoderConfig, kernels: Kernels, rows: int, steps: int 
     decoder = use(Decoder(config), kernels)
     initialise(decoder, 0)
     optimisers = build_optimisers(decoder, Rates())
-    objective = PretrainObjective(torch.zeros(1, dtype=torch.int32).numpy(), "", config.context, rows)
+    objective = PretrainObjective(torch.zeros(config.context + 1).numpy(), "", config.context, rows)
     generator = torch.Generator().manual_seed(0)
     ids = torch.randint(config.vocabulary, (rows, config.context + 1), generator=generator)
     batch = Batch({"ids": ids}, weight=float(rows * config.context), tokens=rows * config.context)

@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 from typing import Any
 
 from ownlm.model.config import DecoderConfig
 from ownlm.model.kernels import Kernels
+from ownlm.recipe.context import RunContext
 from ownlm.recipe.measure import Machine, measure_machine, step_seconds
 from ownlm.recipe.plan import Forecast, Plan, Seconds
 from ownlm.recipe.scaling import PYTHON_SOURCES
+from ownlm.recipe.schema import Recipe
+from ownlm.recipe.stages import plan as plan_stage
 from ownlm.runtime.device import machine_name
-from ownlm.runtime.errors import BudgetError
+from ownlm.runtime.errors import ArtifactNotFound, BudgetError
 from ownlm.runtime.progress import Screen
+from ownlm.runtime.signals import Interruption
 from ownlm.runtime.threads import thread_budget
+from ownlm.store.artifact import Artifact
+from ownlm.store.workspace import Workspace
 from ownlm.train.optimisers import Rates
 
 SMALLEST_MINUTES = 1.0
@@ -138,8 +145,6 @@ def _clamp(low: float, value: float, high: float) -> int:
 
 
 def _with_reasons(plan: Plan, machine: Machine, step: float) -> Plan:
-    import dataclasses
-
     fp32, bf16 = machine.matmul_gflops["float32"], machine.matmul_gflops["bfloat16"]
     compilation = (
         f"with {machine.compiler}: fused blocks train about a third faster"
@@ -160,3 +165,28 @@ def _with_reasons(plan: Plan, machine: Machine, step: float) -> Plan:
         ("learning rate", f"{plan.rates.matrices:g}", "Muon's, for matrices; AdamW for the rest"),
     )
     return dataclasses.replace(plan, reasons=reasons)
+
+
+def plan_command(workspace: Workspace, screen: Screen, minutes: float, corpus: str | None) -> Artifact:
+    """`ownlm plan`: measures, chooses and explains, for a corpus that exists; the plan is kept as an artifact.
+
+    Raises:
+        ArtifactNotFound: no corpus has been built yet.
+    """
+    found = workspace.resolve(corpus, ("corpus",)) if corpus else _newest_corpus(workspace)
+    recipe = Recipe(found.name, ())
+    context = RunContext(recipe, workspace, screen, Interruption(), minutes, artifacts={"corpus": found})
+    artifact, reused = plan_stage.make(context)
+    context.artifacts["plan"] = artifact
+    screen.say(plan_stage.sentence(context, artifact) + (" (Planned before.)" if reused else ""))
+    screen.table(("choice", "value", "why"), context.plan.reasons)
+    screen.next("ownlm demo", f"or `ownlm run RECIPE.yaml --minutes {minutes:g}`, which follow this plan")
+    screen.result({"id": artifact.id, **dataclasses.asdict(context.plan)})
+    return artifact
+
+
+def _newest_corpus(workspace: Workspace) -> Artifact:
+    present = workspace.artifacts("corpus")
+    if not present:
+        raise ArtifactNotFound("There is no corpus to plan for yet. `ownlm demo` builds a first one.")
+    return present[-1]

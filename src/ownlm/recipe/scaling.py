@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 
@@ -27,8 +28,9 @@ class ScalingLaw:
         Repeated text counts as in Muennighoff et al. 2023 (arXiv 2305.16264): a decaying share with R* = 15 epochs.
         """
         epochs = max(0.0, read / distinct - 1.0)
-        useful = min(read, distinct) + distinct * 15.0 * (1.0 - 2.718281828 ** (-epochs / 15.0))
-        return self.floor + self.a * (parameters / 1e6) ** -self.alpha + self.b * (useful / 1e6) ** -self.beta
+        useful = min(read, distinct) + distinct * 15.0 * (1.0 - math.exp(-epochs / 15.0))
+        size, text = math.pow(parameters / 1e6, -self.alpha), math.pow(useful / 1e6, -self.beta)
+        return self.floor + self.a * size + self.b * text
 
 
 PYTHON_SOURCES = ScalingLaw(floor=0.60, a=0.40, alpha=0.30, b=1.35, beta=0.32, spread=0.08)

@@ -15,7 +15,8 @@ from ownlm.data.document import Document
 from ownlm.engine.local import LocalModel
 from ownlm.engine.request import ModelFacts, SamplingParams
 from ownlm.engine.scoring import token_logprobs
-from ownlm.model.decoder import Block, Decoder
+from ownlm.model.decoder import Decoder
+from ownlm.model.kernels import eager
 from ownlm.recipe.context import RunContext
 from ownlm.recipe.plan import Plan
 from ownlm.runtime.seeds import derive_seed
@@ -94,9 +95,8 @@ def heldout_sample(context: RunContext, limit: int) -> list[Document]:
 def measure_heldout(context: RunContext, decoder: Decoder, tokenizer: Tokenizer) -> dict[str, Any]:
     """Held-out bits per byte in all and by kind, on the plan's sample of the held-out documents."""
     documents = heldout_sample(context, context.plan.heldout_bytes)
-    compiled, decoder.run_block = decoder.run_block, Block.__call__  # windows of all lengths: not worth compiling
-    found = token_logprobs(decoder, [tokenizer.encode(d.text) for d in documents], tokenizer.end_of_text)
-    decoder.run_block = compiled
+    with eager(decoder):
+        found = token_logprobs(decoder, [tokenizer.encode(d.text) for d in documents], tokenizer.end_of_text)
     kinds: dict[str, list[float]] = {}
     for document, values in zip(documents, found, strict=True):
         bits, size = kinds.setdefault(document.kind, [0.0, 0.0])

@@ -23,16 +23,13 @@ def machine_name() -> str:
 
 def _processor() -> str:
     try:
-        for line in Path("/proc/cpuinfo").read_text("utf-8").splitlines():
-            if line.startswith(("model name", "flags")):
-                # Virtual machines give many processors one name; the bf16 units tell them apart.
-                if line.startswith("flags"):
-                    units = [flag for flag in ("avx512_bf16", "amx_bf16", "avx2") if flag in line.split()]
-                    return f"{name} ({' '.join(units)})"
-                name = line.split(":", 1)[1].strip()
-    except (OSError, UnboundLocalError):
-        pass
-    return platform.processor() or platform.machine()
+        lines = Path("/proc/cpuinfo").read_text("utf-8").splitlines()
+    except OSError:
+        return platform.processor() or platform.machine()
+    facts = {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in lines)}
+    # Virtual machines give many processors one name; their units for matrices tell them apart.
+    units = [unit for unit in ("avx2", "avx512_bf16", "amx_bf16") if unit in facts.get("flags", "").split()]
+    return " ".join([facts.get("model name", platform.machine()), *units])
 
 
 def find_compiler() -> str | None:

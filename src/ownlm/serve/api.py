@@ -76,10 +76,9 @@ def _as_given(model: LanguageModel, params: SamplingParams) -> SamplingParams:
 
 
 def _limit(answers: int, context: ServeContext) -> None:
-    if answers > context.settings.max_answers:
-        raise InvalidField(
-            "n", f"n asks for {answers} answers; this server gives {context.settings.max_answers} at most."
-        )
+    most = context.settings.max_answers
+    if answers > most:
+        raise InvalidField("n", f"The request asks for {answers} answers; this server gives {most} at most.")
 
 
 def _model(model: ServedModel) -> dict[str, Any]:

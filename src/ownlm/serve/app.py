@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from fastapi import FastAPI, Response
+from fastapi import FastAPI, Request, Response
 from prometheus_client import CONTENT_TYPE_LATEST
+from starlette.exceptions import HTTPException
+from starlette.routing import Match
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ownlm.serve import api, errors, feedback_api
@@ -47,6 +49,12 @@ def create_app(models: ModelSet, workspace: Workspace, settings: ServeSettings |
     def metrics() -> Response:
         """For Prometheus."""
         return Response(context.metrics.text(context.gateway.waiting()), media_type=CONTENT_TYPE_LATEST)
+
+    @app.api_route("/v1/{path:path}", methods=["GET", "POST", "PUT", "PATCH", "DELETE"], include_in_schema=False)
+    def nothing(request: Request) -> None:
+        """Without this, the Studio would answer with a page what a program asked for."""
+        known = any(route.matches(request.scope)[0] is Match.PARTIAL for route in app.routes)
+        raise HTTPException(405 if known else 404)
 
     return app
 

@@ -26,8 +26,11 @@ def error_object(status: int, message: str, code: str | None, param: str | None 
     return {"error": {"message": message, "type": kind, "param": param, "code": code}}
 
 
-def describe(error: BaseException) -> tuple[int, dict[str, Any]]:
-    """Status and error object of anything that was raised; what we did not expect is not told in detail."""
+def describe(error: BaseException, path: str = "") -> tuple[int, dict[str, Any]]:
+    """Status and error object of anything that was raised; what we did not expect is not told in detail.
+
+    `path` is the request's: a prompt that is too long lies in `prompt` or in `messages`.
+    """
     if not isinstance(error, OwnLMError):
         message = f"Something unexpected happened ({type(error).__name__}); the server's log tells more."
         return 500, error_object(500, message, "internal_error")
@@ -35,13 +38,13 @@ def describe(error: BaseException) -> tuple[int, dict[str, Any]]:
     if isinstance(error, ModelNotFound):
         param = "model"
     elif isinstance(error, ContextOverflow):
-        param = "messages"
+        param = "messages" if path.endswith("/chat/completions") else "prompt"
     return error.http_status, error_object(error.http_status, str(error), error.code, param)
 
 
-def response_to(error: BaseException) -> JSONResponse:
+def response_to(error: BaseException, path: str = "") -> JSONResponse:
     """The answer to a request that failed."""
-    status, body = describe(error)
+    status, body = describe(error, path)
     headers = {"Retry-After": str(error.retry_after)} if isinstance(error, ServerBusy) else None
     return JSONResponse(body, status, headers)
 
@@ -73,8 +76,8 @@ def install(app: FastAPI) -> None:
     """Makes every failure of the app an error object."""
 
     @app.exception_handler(OwnLMError)
-    async def refused(_: Request, error: OwnLMError) -> JSONResponse:
-        return response_to(error)
+    async def refused(request: Request, error: OwnLMError) -> JSONResponse:
+        return response_to(error, request.url.path)
 
     @app.exception_handler(RequestValidationError)
     async def invalid(_: Request, error: RequestValidationError) -> JSONResponse:

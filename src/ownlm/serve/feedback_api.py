@@ -10,7 +10,7 @@ from pydantic import Field
 from ownlm.serve.api import Context
 from ownlm.serve.context import ServeContext
 from ownlm.serve.schemas import Body, ChatMessage, InvalidField, Strict
-from ownlm.store.feedback import Feedback, FeedbackError
+from ownlm.store.feedback import Feedback
 
 router = APIRouter(prefix="/v1")
 Short = Field(default=None, max_length=200)
@@ -24,7 +24,7 @@ class JudgedAnswer(Strict):
     model: str
     text: str
     model_id: str | None = Field(default=None, pattern=r"^[\w.+-]{1,120}$")
-    sampling: dict[str, str | int | float | bool | None | list[str]] = Field(default_factory=dict)
+    sampling: dict[str, str | int | float | bool | list[str] | None] = Field(default_factory=dict)
 
 
 class FeedbackRequest(Body):
@@ -48,12 +48,8 @@ class FeedbackRequest(Body):
 def give_feedback(body: FeedbackRequest, context: Context) -> dict[str, Any]:
     """Keeps a verdict for the next round of training."""
     answers = [_answer(each, context) for each in body.answers]
-    try:
-        feedback = Feedback(
-            **body.model_dump(exclude={"prompt", "answers"}), prompt=_messages(body.prompt), answers=answers
-        )
-    except FeedbackError as error:
-        raise InvalidField(str(error).split(" ", 1)[0], str(error)) from None
+    prompt = _messages(body.prompt)
+    feedback = Feedback(**body.model_dump(exclude={"prompt", "answers"}), prompt=prompt, answers=answers)
     number = context.feedback.add(feedback)
     context.metrics.feedback.labels(body.kind).inc()
     return {"object": "feedback", "id": number, "created": int(feedback.created.timestamp())}

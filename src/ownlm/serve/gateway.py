@@ -11,7 +11,7 @@ import threading
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 from ownlm.data.message import Message
 from ownlm.engine.request import Event, LanguageModel, SamplingParams
@@ -93,7 +93,7 @@ class Gateway:
     def __init__(self, models: ModelSet, max_waiting: int = 64) -> None:
         self._models, self._max_waiting = models, max_waiting
         self._turns: dict[str, Turns] = {}
-        self._running: set[Run[object]] = set()
+        self._running: set[Run[Any]] = set()
         self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="model")
 
     def waiting(self) -> dict[str, int]:
@@ -117,11 +117,11 @@ class Gateway:
         except BaseException:
             turns.give_back()
             raise
-        self._running.add(run)  # type: ignore[arg-type]
+        self._running.add(run)
 
         def ended(_: object) -> None:
             turns.give_back()
-            self._running.discard(run)  # type: ignore[arg-type]
+            self._running.discard(run)
 
         future.add_done_callback(ended)
         return run

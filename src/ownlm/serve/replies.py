@@ -102,9 +102,8 @@ class Reply:
             if opening is not None:
                 yield opening
         answer = self._take(piece)
-        yield (
-            self._shape.delta(answer, piece.event) if isinstance(piece.event, TextDelta) else self._shape.ending(answer)
-        )
+        event = piece.event
+        yield self._shape.delta(answer, event) if isinstance(event, TextDelta) else self._shape.ending(answer)
 
     def _take(self, piece: Piece) -> Answer:
         answer = self._answers.setdefault(piece.ask.choice, Answer(piece.ask))

@@ -73,9 +73,9 @@ class Gatekeeper:
         given = parse_qs(scope.get("query_string", b"").decode("latin-1")).get("key", [""])[0]
         if scope["type"] == "http" and scope["method"] == "GET" and _equal(given, key):
             # A browser opens `/?key=...` once, then carries a cookie; the key disappears from the address.
-            answer = RedirectResponse("/" + scope["path"].lstrip("/\\"), 303)
-            answer.set_cookie(COOKIE, cookie_of(key), httponly=True, samesite="strict", max_age=30 * 86400)
-            return answer
+            redirect = RedirectResponse("/" + scope["path"].lstrip("/\\"), 303)
+            redirect.set_cookie(COOKIE, cookie_of(key), httponly=True, samesite="strict", max_age=30 * 86400)
+            return redirect
         what = "The API key is wrong." if bearer or given else "This server asks for an API key"
         how = "" if bearer or given else " (Authorization: Bearer KEY; in a browser, open /?key=KEY once)."
         answer = _refuse(401, what + how, "invalid_api_key")

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from filelock import FileLock
-from sqlalchemy import JSON, URL, DateTime, Engine, Text, create_engine, event, func, make_url, select
+from sqlalchemy import JSON, URL, DateTime, Double, Engine, Text, create_engine, event, func, make_url, select
 from sqlalchemy.exc import ArgumentError, NoSuchModuleError, SQLAlchemyError
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 
@@ -35,9 +35,13 @@ ANSWERS: dict[str, int] = {"thumb": 1, "pair": 2}
 
 
 class FeedbackError(OwnLMError):
-    """A verdict that makes no sense, or a database that cannot be used."""
+    """A verdict that makes no sense (`name` is the field), or a database that cannot be used."""
 
     code = "feedback_error"
+
+    def __init__(self, message: str, name: str | None = None) -> None:
+        self.name = name
+        super().__init__(message)
 
 
 @dataclass(frozen=True)
@@ -67,24 +71,24 @@ class Feedback:
 
     def __post_init__(self) -> None:
         if self.kind not in VERDICTS:
-            raise FeedbackError(f"kind is {self.kind!r}; it must be 'thumb' or 'pair'.")
-        if self.verdict not in VERDICTS[self.kind]:
-            allowed = ", ".join(VERDICTS[self.kind])
-            raise FeedbackError(f"verdict is {self.verdict!r}; of a {self.kind} it must be one of {allowed}.")
-        if len(self.answers) != ANSWERS[self.kind]:
-            raise FeedbackError(f"A {self.kind} needs {ANSWERS[self.kind]} answers, not {len(self.answers)}.")
-        if self.order_shown not in (None, "ab", "ba"):
-            raise FeedbackError(f"order_shown is {self.order_shown!r}; it must be 'ab' or 'ba'.")
-        if self.strength is not None and self.strength not in (1, 2, 3):
-            raise FeedbackError(
-                f"strength is {self.strength!r}; it must be 1 (slightly), 2 (clearly) or 3 (far better)."
-            )
+            raise FeedbackError(f"kind is {self.kind!r}; it must be 'thumb' or 'pair'.", "kind")
+        allowed, answers = VERDICTS[self.kind], ANSWERS[self.kind]
+        checks: list[tuple[str, bool, str]] = [
+            ("verdict", self.verdict in allowed, f"of a {self.kind} it must be one of {', '.join(allowed)}"),
+            ("order_shown", self.order_shown in (None, "ab", "ba"), "it must be 'ab' or 'ba'"),
+            ("strength", self.strength in (None, 1, 2, 3), "it must be 1 (slightly), 2 (clearly) or 3 (far better)"),
+        ]
+        for name, holds, rule in checks:
+            if not holds:
+                raise FeedbackError(f"{name} is {getattr(self, name)!r}; {rule}.", name)
+        if len(self.answers) != answers:
+            raise FeedbackError(f"A {self.kind} needs {answers} answers, not {len(self.answers)}.", "answers")
 
 
 class Base(DeclarativeBase):
     """The tables of the feedback database."""
 
-    type_annotation_map = {dict[str, Any]: JSON, list[dict[str, Any]]: JSON, str: Text}
+    type_annotation_map = {dict[str, Any]: JSON, list[dict[str, Any]]: JSON, str: Text, float: Double}
 
 
 class FeedbackRow(Base):
@@ -168,7 +172,8 @@ def open_feedback(place: Workspace | Path | str | None = None) -> FeedbackStore:
     `$OWNLM_DATABASE_URL` overrides a workspace, not a URL.
 
     Raises:
-        FeedbackError: the URL makes no sense, or the database cannot be reached, is damaged, or is newer than this OwnLM.
+        FeedbackError: the URL makes no sense, or the database cannot be reached or is damaged.
+        DatabaseTooNew: a later OwnLM made it.
     """
     url = _url(place)
     with _told(url):

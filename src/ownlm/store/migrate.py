@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from threading import Lock
 
 from alembic import command
 from alembic.config import Config
@@ -15,6 +16,9 @@ from ownlm.runtime.errors import OwnLMError
 MIGRATIONS = Path(__file__).parent / "migrations"
 LOCK = 7_269_001
 """Any number, but always the same: whoever migrates a PostgreSQL database holds the advisory lock of this number."""
+
+_ONE_AT_A_TIME = Lock()
+"""Alembic keeps the environment of the running migration in a module of its own, so threads must take turns."""
 
 
 class DatabaseTooNew(OwnLMError):
@@ -39,7 +43,7 @@ def migrate(engine: Engine, revision: str = "head") -> None:
     """
     settings = config()
     scripts = ScriptDirectory.from_config(settings)
-    with engine.begin() as connection:
+    with _ONE_AT_A_TIME, engine.begin() as connection:
         if engine.dialect.name == "postgresql":
             connection.execute(text("SELECT pg_advisory_xact_lock(:number)"), {"number": LOCK})
         current = MigrationContext.configure(connection).get_current_revision()

@@ -64,7 +64,8 @@ class PretrainObjective:
         ids = batch.tensors["ids"]
         hidden = decoder.hidden(ids[:, :-1]).flatten(0, 1)
         targets = ids[:, 1:].flatten()
-        return linear_cross_entropy(hidden, decoder.head, targets, torch.ones(len(targets), device=ids.device))
+        weights = torch.ones(len(targets), device=ids.device)
+        return linear_cross_entropy(hidden, decoder.head, targets, weights, decoder.softmax_gradient)
 
     def describe(self, loss: float) -> dict[str, float]:
         """Bits per byte of the batch."""

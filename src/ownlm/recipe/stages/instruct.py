@@ -168,17 +168,15 @@ def _validate(decoder: Decoder, objective: SftObjective) -> float:
     """Mean nats a token of the assistant's, on held-out conversations."""
     import torch
 
-    from ownlm.model.decoder import Block
+    from ownlm.model.kernels import eager
 
-    compiled, decoder.run_block = decoder.run_block, Block.__call__
     total = weight = 0.0
-    with torch.no_grad():
+    with torch.no_grad(), eager(decoder):
         for first in range(0, len(objective.packed.ids), objective.rows):
             rows = range(first, min(first + objective.rows, len(objective.packed.ids)))
             batch = objective.batch(list(rows))
             total += float(objective.loss(decoder, batch))
             weight += batch.weight
-    decoder.run_block = compiled
     return total / max(1.0, weight)
 
 

@@ -26,7 +26,7 @@ def upgrade() -> None:
         sa.Column("reason", sa.Text(), nullable=True),
         sa.Column("annotator", sa.Text(), nullable=True),
         sa.Column("annotator_group", sa.Text(), nullable=True),
-        sa.Column("seconds_taken", sa.Float(), nullable=True),
+        sa.Column("seconds_taken", sa.Double(), nullable=True),
     )
     op.create_index("ix_feedback_session", "feedback", ["session"])
     op.create_index("ix_feedback_kind", "feedback", ["kind"])

@@ -1,0 +1,130 @@
+"""A model aligned with one's own choices: a minute of DPO on preference pairs, and a paired verdict."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+from ownlm.recipe.stages.instruct import HELDOUT
+from ownlm.recipe.stages.preferences import ANSWER_TOKENS
+from ownlm.runtime.errors import OwnLMError
+from ownlm.runtime.progress import Screen
+from ownlm.runtime.signals import catch_interrupts
+from ownlm.store.artifact import Artifact, sha256_of
+from ownlm.store.workspace import Build, Workspace
+
+CODE_VERSION = 1
+LEARNING_RATE = 0.02
+LONGEST = 384
+"""Tokens of a prompt with one answer; longer pairs are left out and counted."""
+STEPS_A_MINUTE = 40
+VERDICT_PROMPTS = 40
+
+
+def align_pairs(
+    model: str, pairs: Path, workspace: Workspace, screen: Screen, minutes: float, name: str | None = None
+) -> Artifact:
+    """DPO on the pairs of a file, then old and new model on the same held-out prompts.
+
+    The verdict compares how many answers pass the verifier of the model's kit, paired by prompt; "too few to tell"
+    when the interval of the difference holds zero.
+
+    Raises:
+        OwnLMError: a broken line, no usable pair, or a model that was not fine-tuned here.
+    """
+    from ownlm.align.preferences import read_pairs
+
+    base = workspace.resolve(model, ("model",))
+    found = read_pairs(pairs)
+    if not (base.path / HELDOUT).is_file():
+        raise OwnLMError(f"The model {model} brings no held-out prompts to judge a new one by; name an instructed model.")
+    steps = max(4, round(STEPS_A_MINUTE * minutes))
+    with catch_interrupts() as interruption:
+        artifact, reused = workspace.make(
+            "model",
+            name or f"{base.name}-yours",
+            lambda target: _build(target, base, found, steps, screen, interruption),
+            inputs={"base": base.id},
+            settings={"stage": "aligned", "objective": "dpo", "pairs": sha256_of(pairs), "steps": steps,
+                      "learning_rate": LEARNING_RATE, "beta": 0.1},
+            code_version=CODE_VERSION,
+            resumable=True,
+        )  # fmt: skip
+    workspace.point(artifact.name, artifact)
+    verdict = artifact.metrics["verdict"]
+    screen.say(
+        f"{'Built before: ' if reused else ''}{artifact.name} learned from {artifact.metrics['pairs']} pairs. On "
+        f"{verdict['difference']['n']} held-out prompts {verdict['after']['value']:.0%} of its answers pass the verifier, "
+        f"before {verdict['before']['value']:.0%}: {verdict['conclusion']}."
+    )
+    return artifact
+
+
+def conclude(difference: dict[str, Any]) -> str:
+    """ "better" or "worse" when the interval leaves zero out, else "too few to tell"."""
+    if difference["low"] > 0:
+        return "better"
+    return "worse" if difference["high"] < 0 else "too few to tell"
+
+
+def _build(
+    target: Build, base: Artifact, pairs: list[Any], steps: int, screen: Screen, interruption: Any
+) -> dict[str, Any]:
+    import torch
+
+    from ownlm.align.dpo import DpoObjective, reference_logprobs
+    from ownlm.align.preferences import encode_pairs
+    from ownlm.data.chat_format import ChatFormat
+    from ownlm.data.tokenizer import Tokenizer
+    from ownlm.engine.open import open_artifact, open_folder
+    from ownlm.engine.request import SamplingParams
+    from ownlm.model.files import load_model, save_model
+    from ownlm.recipe.judging import gain, judge_plain, summary
+    from ownlm.recipe.kit import kits
+    from ownlm.runtime.threads import thread_budget
+    from ownlm.train.loop import TrainSettings, train
+    from ownlm.train.optimisers import Rates
+    from ownlm.train.schedule import Schedule
+
+    torch.set_num_threads(thread_budget())
+    tokenizer, chat = Tokenizer.load(base.path), ChatFormat()
+    longest = min(LONGEST, int(base.metrics["context"]))
+    encoded, left_out = encode_pairs(pairs, tokenizer, chat, longest)
+    if not encoded:
+        raise OwnLMError(f"All {len(pairs)} pairs are longer than {longest} tokens.")
+    decoder = load_model(base.path)
+    reference = reference_logprobs(decoder, encoded, longest, tokenizer.end_of_text)
+    objective = DpoObjective(
+        encoded, *reference, target.id, longest, min(8, len(encoded)), tokenizer.end_of_text, beta=0.1, chosen_weight=0.2
+    )
+    settings = TrainSettings(Schedule(steps, warmup=0.1), Rates().scaled(LEARNING_RATE))
+    with screen.bar("Learning from your choices", steps, "steps") as bar:
+        train(
+            decoder, objective, settings, target.folder, target.state, interruption,
+            on_metrics=lambda row: bar.update(row["step"], f"loss {row['loss']:.3f}"),
+        )  # fmt: skip
+    save_model(target.folder, decoder, tokenizer)
+    for each in ("starters.json", "pair_prompts.json", HELDOUT):
+        if (base.path / each).is_file():
+            shutil.copyfile(base.path / each, target.folder / each)
+    params = SamplingParams(max_tokens=ANSWER_TOKENS, temperature=0.8, seed=0)
+    before, after = (
+        judge_plain(each, base.path / HELDOUT, kits(), VERDICT_PROMPTS, params)
+        for each in (open_artifact(base), open_folder(target.folder, target.name))
+    )
+    difference = gain(before, after, 0)["pass_rate"]
+    return {
+        "pairs": len(encoded),
+        "pairs_too_long": left_out,
+        "parameters": decoder.config.parameters,
+        "context": decoder.config.context,
+        "heldout_bits_per_byte": base.metrics.get("heldout_bits_per_byte"),
+        "verdict": {
+            "metric": "answers to held-out prompts that pass the verifier",
+            "before": summary(before, 0)["pass_rate"],
+            "after": summary(after, 0)["pass_rate"],
+            "difference": difference,
+            "conclusion": conclude(difference),
+        },
+    }

@@ -1,0 +1,107 @@
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import tiny
+from ownlm.data.message import Message
+from ownlm.engine.local import LocalModel
+from ownlm.engine.open import open_folder, open_model
+from ownlm.engine.request import SamplingParams
+from ownlm.model.files import save_model
+from ownlm.runtime.errors import ArtifactDamaged, ModelNotFound, OwnLMError
+from ownlm.store.artifact import Artifact
+from ownlm.store.workspace import Build, Workspace
+
+
+@pytest.fixture
+def artifact(workspace: Workspace) -> Artifact:
+    """A base model with an alias, beside an artifact of another kind."""
+
+    def build(build: Build) -> dict[str, Any]:
+        save_model(build.folder, tiny.decoder(), tiny.tokenizer())
+        return {"heldout_bits_per_byte": 1.25}
+
+    made, _ = workspace.make("model", "tiny", build, settings={"stage": "base"})
+    workspace.point("first-model", made)
+    workspace.make("plan", "other", lambda build: {})
+    return made
+
+
+def test_by_alias_name_id_and_folder(workspace: Workspace, artifact: Artifact) -> None:
+    expected = tiny.model().generate(["def"], SamplingParams(temperature=0))
+    for name in ("first-model", "tiny", artifact.id, artifact.id[:6], artifact.label, str(artifact.path)):
+        model = open_model(name, workspace)
+        assert model.generate(["def"], SamplingParams(temperature=0)) == expected
+        assert model.facts.context == 64 and model.facts.parameters == tiny.config().parameters
+    facts = open_model("first-model", workspace).facts
+    assert (facts.name, facts.id, facts.stage, facts.heldout_bits_per_byte) == (
+        "first-model",
+        artifact.id,
+        "base",
+        1.25,
+    )
+    # A plain folder says nothing of how it was measured.
+    assert open_model(str(artifact.path), workspace).facts.heldout_bits_per_byte is None
+
+
+def test_an_unknown_name_lists_what_there_is(workspace: Workspace, artifact: Artifact, tmp_path: Path) -> None:
+    for name in ("frist-model", "other", str(tmp_path / "nowhere"), "", "../x"):
+        with pytest.raises(ModelNotFound, match="There is: first-model, tiny"):
+            open_model(name, workspace)
+
+
+def test_an_empty_workspace_says_what_to_do(workspace: Workspace) -> None:
+    with pytest.raises(ModelNotFound, match="`ownlm demo` builds a first model"):
+        open_model("first-model", workspace)
+
+
+@pytest.mark.parametrize("file", ["model.safetensors", "config.json", "tokenizer.json"])
+def test_a_tampered_artifact_is_not_opened(workspace: Workspace, artifact: Artifact, file: str) -> None:
+    path = artifact.path / file
+    data = bytearray(path.read_bytes())
+    data[-3] ^= 1
+    path.write_bytes(data)
+    with pytest.raises(ArtifactDamaged, match=rf"{file} is not what was written"):
+        open_model("first-model", workspace)
+    path.write_bytes(data[:-10])
+    with pytest.raises(ArtifactDamaged, match="cut short or changed"):
+        open_model("first-model", workspace)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    save_model(tmp_path / "model", tiny.decoder(), tiny.tokenizer())
+    return tmp_path / "model"
+
+
+def test_more_tokens_than_embeddings(folder: Path) -> None:
+    save_model(folder, tiny.decoder(vocabulary=300), tiny.tokenizer())
+    with pytest.raises(OwnLMError, match=f"tokenizer has {tiny.tokenizer().vocab_size} tokens, the embedding only 300"):
+        open_folder(folder, "tiny")
+
+
+def test_the_folders_own_chat_template_is_used(folder: Path) -> None:
+    def rendered() -> str:
+        return open_folder(folder, "tiny").chat.render([Message.of("user", "hi")])
+
+    assert rendered() == "<|im_start|>user\nhi<|im_end|>\n"
+    path = folder / "tokenizer_config.json"
+    config = json.loads(path.read_text())
+    path.write_text(json.dumps({**config, "chat_template": "config: {{ messages[0]['content'] }}"}))
+    assert rendered() == "config: hi"
+    (folder / "chat_template.jinja").write_text("file: {{ messages[0]['content'] }}")
+    assert rendered() == "file: hi"
+    (folder / "chat_template.jinja").unlink()
+    path.write_text(json.dumps({**config, "chat_template": [{"name": "default", "template": "x"}]}))
+    with pytest.raises(OwnLMError, match="several chat templates"):
+        rendered()
+
+
+def test_bfloat16_is_asked_for_by_name(folder: Path) -> None:
+    import torch
+
+    model = open_folder(folder, "tiny", precision="bfloat16")
+    assert isinstance(model, LocalModel) and model.decoder.compute_dtype == torch.bfloat16
+    assert model.decoder.head.dtype == torch.float32

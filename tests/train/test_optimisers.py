@@ -1,0 +1,30 @@
+import pytest
+import torch
+
+import tiny
+from ownlm.train.muon import Muon
+from ownlm.train.optimisers import Rates, build_optimisers, parameter_groups
+
+
+@pytest.mark.parametrize("tied", [True, False])
+def test_every_parameter_is_in_exactly_one_group(tied: bool) -> None:
+    decoder = tiny.decoder(tied_embeddings=tied)
+    groups = parameter_groups(decoder)
+    grouped = sorted(id(parameter) for group in groups.values() for parameter in group)
+    assert grouped == sorted(id(parameter) for parameter in decoder.parameters())
+    assert len(groups["matrices"]) == 7 * decoder.config.layers
+    assert len(groups["embeddings"]) == (1 if tied else 2)
+    assert all(parameter.ndim == 1 for parameter in groups["vectors"])
+
+    every = [group for optimiser in build_optimisers(decoder, Rates()) for group in optimiser.param_groups]
+    assert sorted(id(parameter) for group in every for parameter in group["params"]) == grouped
+
+
+def test_rates_reach_their_groups() -> None:
+    rates = Rates(matrices=0.3, embeddings=0.2, vectors=0.1, momentum=0.8, beta1=0.7, weight_decay=0.05).scaled(0.5)
+    muon, adamw = build_optimisers(tiny.decoder(), rates)
+    assert isinstance(muon, Muon) and isinstance(adamw, torch.optim.AdamW)
+    peaks = [group["peak"] for optimiser in (muon, adamw) for group in optimiser.param_groups]
+    assert peaks == pytest.approx([0.15, 0.1, 0.05])
+    assert muon.param_groups[0]["momentum"] == 0.8 and muon.param_groups[0]["weight_decay"] == 0.05
+    assert adamw.param_groups[0]["betas"] == (0.7, 0.95)
