@@ -40,6 +40,8 @@ class PreferencePair:
         prompt, chosen, rejected = (rest.pop(name, None) for name in ("prompt", "chosen", "rejected"))
         if not isinstance(prompt, list) or not isinstance(chosen, str) or not isinstance(rejected, str):
             raise ValueError("a pair needs prompt (a list of messages), chosen and rejected (strings)")
+        if not prompt:
+            raise ValueError("the prompt is empty")
         if not chosen.strip() or not rejected.strip():
             raise ValueError("an answer is empty")
         if chosen == rejected:
@@ -54,16 +56,22 @@ def read_pairs(path: Path) -> list[PreferencePair]:
         OwnLMError: the file is absent or empty, or a line is no pair (its number is named).
     """
     try:
-        lines = path.read_text("utf-8").splitlines()
+        # Not splitlines: JSON may hold U+2028 and its like inside a string.
+        lines = path.read_text("utf-8").split("\n")
     except OSError as error:
         raise OwnLMError(f"{path} cannot be read ({error.strerror}).") from None
+    except UnicodeDecodeError as error:
+        raise OwnLMError(f"{path} is not UTF-8 text (byte {error.start}).") from None
     pairs = []
     for number, line in enumerate(lines, start=1):
         if not line.strip():
             continue
         try:
-            pairs.append(PreferencePair.from_json(json.loads(line)))
-        except (ValueError, AttributeError) as error:
+            data = json.loads(line)
+            if not isinstance(data, dict):
+                raise ValueError("a pair is a JSON object")
+            pairs.append(PreferencePair.from_json(data))
+        except (ValueError, AttributeError, RecursionError) as error:
             raise OwnLMError(f"{path}, line {number}: {error}.") from None
     if not pairs:
         raise OwnLMError(f"{path} holds no preference pair.")

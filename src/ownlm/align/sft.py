@@ -20,9 +20,7 @@ from ownlm.runtime.errors import OwnLMError
 from ownlm.train.objective import Batch
 
 
-def encode_examples(
-    examples: Sequence[InstructionExample], tokenizer: Tokenizer, chat: ChatFormat
-) -> list[Encoded]:
+def encode_examples(examples: Sequence[InstructionExample], tokenizer: Tokenizer, chat: ChatFormat) -> list[Encoded]:
     """Renders each conversation and marks the assistant's tokens.
 
     Raises:
@@ -68,7 +66,9 @@ class SftObjective:
         targets = torch.cat((ids[:, 1:], end), dim=1)
         weights = torch.cat((learnt[:, 1:], torch.zeros_like(learnt[:, :1])), dim=1).float()
         return Batch(
-            {"ids": ids, "targets": targets, "weights": weights}, weight=max(1.0, float(weights.sum())), tokens=ids.numel()
+            {"ids": ids, "targets": targets, "weights": weights},
+            weight=max(1.0, float(weights.sum())),
+            tokens=ids.numel(),
         )
 
     def loss(self, decoder: Decoder, batch: Batch) -> Tensor:

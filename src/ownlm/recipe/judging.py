@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -55,13 +56,23 @@ def answer_and_judge(
     return judged
 
 
+def askable(
+    model: LocalModel, examples: Sequence[InstructionExample], answer_tokens: int, most: int
+) -> list[InstructionExample]:
+    """The first `most` examples whose prompt leaves the model's context room for an answer."""
+    room = min(answer_tokens, model.facts.context // 2)
+    fitting = (e for e in examples if model.count_tokens(e.prompt) + room <= model.facts.context)
+    return list(islice(fitting, most))
+
+
 def judge_plain(
     model: LocalModel, path: Path, kits: Sequence[Kit], prompts: int, params: SamplingParams
 ) -> list[list[Judged]]:
     """Judges one answer to each of the first verifiable held-out prompts of a model folder, copies not looked for."""
     by_name = {kit.name: kit for kit in kits}
-    examples = [e for e in read_examples(path) if e.meta[KIT] in by_name and by_name[e.meta[KIT]].verifiable(e)]
-    return answer_and_judge(model, examples[:prompts], kits, None, 1, params)
+    known = [e for e in read_examples(path) if e.meta[KIT] in by_name]
+    examples = [e for e in known if by_name[e.meta[KIT]].verifiable(e)] or known
+    return answer_and_judge(model, askable(model, examples, params.max_tokens, prompts), kits, None, 1, params)
 
 
 def summary(judged: Sequence[Sequence[Judged]], seed: int) -> dict[str, Any]:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import shutil
 from pathlib import Path
 from typing import Any
 
 from ownlm.recipe.stages.instruct import HELDOUT
 from ownlm.recipe.stages.preferences import ANSWER_TOKENS
-from ownlm.runtime.errors import OwnLMError
+from ownlm.runtime.errors import BudgetError, OwnLMError
 from ownlm.runtime.progress import Screen
 from ownlm.runtime.signals import catch_interrupts
 from ownlm.store.artifact import Artifact, sha256_of
@@ -38,7 +39,11 @@ def align_pairs(
     base = workspace.resolve(model, ("model",))
     found = read_pairs(pairs)
     if not (base.path / HELDOUT).is_file():
-        raise OwnLMError(f"The model {model} brings no held-out prompts to judge a new one by; name an instructed model.")
+        raise OwnLMError(
+            f"The model {model} brings no held-out prompts to judge a new one by; name an instructed model."
+        )
+    if not 0 < minutes < math.inf:
+        raise BudgetError(f"{minutes:g} minutes are no budget for training; 1 is usual.")
     steps = max(4, round(STEPS_A_MINUTE * minutes))
     with catch_interrupts() as interruption:
         artifact, reused = workspace.make(
@@ -51,12 +56,13 @@ def align_pairs(
             code_version=CODE_VERSION,
             resumable=True,
         )  # fmt: skip
-    workspace.point(artifact.name, artifact)
+    # The same pairs under another name are the same model: it is reused, and answers to both names.
+    workspace.point(name or artifact.name, artifact)
     verdict = artifact.metrics["verdict"]
     screen.say(
         f"{'Built before: ' if reused else ''}{artifact.name} learned from {artifact.metrics['pairs']} pairs. On "
-        f"{verdict['difference']['n']} held-out prompts {verdict['after']['value']:.0%} of its answers pass the verifier, "
-        f"before {verdict['before']['value']:.0%}: {verdict['conclusion']}."
+        f"{verdict['difference']['n']} held-out prompts {verdict['after']['value']:.0%} of its answers pass the "
+        f"verifier, before {verdict['before']['value']:.0%}: {verdict['conclusion']}."
     )
     return artifact
 
@@ -96,7 +102,14 @@ def _build(
     decoder = load_model(base.path)
     reference = reference_logprobs(decoder, encoded, longest, tokenizer.end_of_text)
     objective = DpoObjective(
-        encoded, *reference, target.id, longest, min(8, len(encoded)), tokenizer.end_of_text, beta=0.1, chosen_weight=0.2
+        encoded,
+        *reference,
+        target.id,
+        longest,
+        min(8, len(encoded)),
+        tokenizer.end_of_text,
+        beta=0.1,
+        chosen_weight=0.2,
     )
     settings = TrainSettings(Schedule(steps, warmup=0.1), Rates().scaled(LEARNING_RATE))
     with screen.bar("Learning from your choices", steps, "steps") as bar:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -71,12 +72,19 @@ def shares(minutes: float) -> Seconds:
     )  # fmt: skip
 
 
-def choose_size(flops_per_second: float, seconds: float, context: int, distinct: float) -> Size:
-    """The size on the ladder with the lowest forecast loss for this much compute."""
+def efficiency(width: int, compiled: bool) -> float:
+    """The share of the matmul rate that training reaches, by width: narrow matrices feed the units badly."""
+    share = min(0.8, max(0.15, 0.28 + 0.0029 * (width - 128)))
+    return share if compiled else 0.6 * share
+
+
+def choose_size(flops_per_second: float, seconds: float, context: int, distinct: float, compiled: bool) -> Size:
+    """The size on the ladder with the lowest forecast loss in this time at this matmul rate."""
 
     def forecast(size: Size) -> float:
         config = size.config(context)
-        tokens = flops_per_second * seconds / config.training_flops_per_token(context)
+        reached = flops_per_second * efficiency(size.width, compiled)
+        tokens = reached * seconds / config.training_flops_per_token(context)
         read = tokens * BYTES_PER_TOKEN[size.vocabulary]
         return PYTHON_SOURCES.bits_per_byte(config.matmul_parameters, read, distinct)
 
@@ -91,9 +99,9 @@ def make_plan(minutes: float, corpus: dict[str, Any], screen: Screen | None = No
     """
     import torch
 
-    if minutes < SMALLEST_MINUTES:
+    if not SMALLEST_MINUTES <= minutes < math.inf:
         raise BudgetError(
-            f"{minutes:g} minutes are too few: the whole chain, however small, needs {SMALLEST_MINUTES:g}. "
+            f"{minutes:g} minutes are no budget: the whole chain, however small, needs {SMALLEST_MINUTES:g}. "
             f"Try --minutes {max(2, SMALLEST_MINUTES):g}."
         )
     threads = thread_budget()
@@ -106,14 +114,14 @@ def make_plan(minutes: float, corpus: dict[str, Any], screen: Screen | None = No
     train_seconds = seconds.pretrain - (COMPILE_SECONDS if compiled else 0)
     distinct = float(corpus["bytes"] - corpus["heldout_bytes"])
     rate = machine.matmul_gflops[machine.precision] * 1e9
-    size = choose_size(rate * (0.5 if compiled else 0.35), train_seconds, context, distinct)
+    size = choose_size(rate, train_seconds, context, distinct, compiled)
     config = size.config(context)
     step = step_seconds(config, kernels, rows)
     steps = int(train_seconds / (step * 1.03))
     if steps < 20:
         raise BudgetError(
-            f"{minutes:g} minutes are too few on this machine: a training step of the smallest model takes {step:.1f} s. "
-            "Give more minutes."
+            f"{minutes:g} minutes are too few on this machine: a training step of the smallest model takes "
+            f"{step:.1f} s. Give more minutes."
         )
     tokens = steps * rows * context
     read = tokens * BYTES_PER_TOKEN[size.vocabulary]

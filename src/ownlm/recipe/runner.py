@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import time
 from collections.abc import Callable, Sequence
@@ -16,7 +17,18 @@ from ownlm.data.corpus import survey
 from ownlm.data.sources import Source, folder_source
 from ownlm.recipe.context import RunContext
 from ownlm.recipe.schema import PYTHON, Recipe
-from ownlm.recipe.stages import align, corpus, evaluate, instruct, plan, preferences, pretrain, report, tokenizer, tokens
+from ownlm.recipe.stages import (
+    align,
+    corpus,
+    evaluate,
+    instruct,
+    plan,
+    preferences,
+    pretrain,
+    report,
+    tokenizer,
+    tokens,
+)
 from ownlm.runtime import atomic
 from ownlm.runtime.errors import BudgetError, RecipeError
 from ownlm.runtime.progress import Screen
@@ -107,15 +119,17 @@ def run(
     """
     started = time.monotonic()
     budget = recipe.minutes if minutes is None else minutes
-    if budget < SMALLEST_MINUTES:
+    if not SMALLEST_MINUTES <= budget < math.inf:
         raise BudgetError(
-            f"{budget:g} minutes are too few: the whole chain, however small, needs {SMALLEST_MINUTES:g}. Try --minutes 2."
+            f"{budget:g} minutes are no budget: the whole chain, however small, needs {SMALLEST_MINUTES:g}. "
+            "Try --minutes 2."
         )
     # The compiler's results are kept beside the artifacts, so that a second start does not pay for them again.
     os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(workspace.root / ".cache" / "inductor"))
     with ExitStack() as stack:
         interruption = stack.enter_context(catch_interrupts())
         context = RunContext(recipe, workspace, screen, interruption, budget, find_sources(recipe))
+        check(context)
         _announce(context)
         if open_browser or port is not None:
             stack.enter_context(_watch_page(context, open_browser, port))
@@ -146,6 +160,20 @@ def _run_stages(context: RunContext, stages: Sequence[Stage]) -> int:
     return built
 
 
+def check(context: RunContext) -> None:
+    """Looks at everything that a recipe names and a late stage needs, so that nothing is missed after minutes of work.
+
+    Raises:
+        OwnLMError: an unknown kit, or a suite that cannot be read.
+    """
+    from ownlm.evaluate.suite import read_suite
+
+    _ = context.kits
+    suite = evaluate.suite_path(context)
+    if suite is not None:
+        read_suite(suite)
+
+
 def find_sources(recipe: Recipe) -> list[Source]:
     """The recipe's sources: folders, and for "python" this machine's library and packages.
 
@@ -171,7 +199,11 @@ def _announce(context: RunContext) -> None:
     settings = context.recipe.corpus.settings(context.minutes, context.recipe.seed)
     found = survey(context.sources, settings)
     budget = settings.max_bytes or found.bytes
-    reads = f"all {found.bytes / 1e6:.1f} MB" if found.bytes <= budget else f"{budget / 1e6:.1f} of {found.bytes / 1e6:.1f} MB"
+    reads = (
+        f"all {found.bytes / 1e6:.1f} MB"
+        if found.bytes <= budget
+        else f"{budget / 1e6:.1f} of {found.bytes / 1e6:.1f} MB"
+    )
     context.screen.say(
         f"Found {found.files:,} files from {len(found.by_source):,} sources; this run reads {reads}, takes about "
         f"{context.minutes:g} minutes and writes into {context.workspace.root}. Nothing leaves this machine."

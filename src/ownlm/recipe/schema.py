@@ -11,6 +11,7 @@ from ownlm.data.corpus import CorpusSettings
 from ownlm.evaluate.yaml_lines import Source as Yaml
 from ownlm.evaluate.yaml_lines import Step, read_yaml
 from ownlm.runtime.errors import RecipeError
+from ownlm.store.workspace import NAME
 
 PYTHON = "python"
 """The source that stands for this machine's own Python library and packages."""
@@ -83,7 +84,7 @@ def load_recipe(path: Path) -> Recipe:
     for key in data:
         data[key] = _value(yaml, (key,), key, data[key])
     folder = path.parent
-    data["sources"] = tuple(s if s == PYTHON else str((folder / Path(s).expanduser())) for s in data["sources"])
+    data["sources"] = tuple(s if s == PYTHON else str(folder / Path(s).expanduser()) for s in data["sources"])
     if data.get("suite"):
         data["suite"] = str(folder / data["suite"])
     return Recipe(**data, path=path)
@@ -96,12 +97,16 @@ def _value(yaml: Yaml, at: tuple[Step, ...], key: str, value: Any) -> Any:
         return part(**{name: _value(yaml, (*at, name), name, each) for name, each in value.items()})
     if key in ("sources", "kits"):
         items = [value] if isinstance(value, str) else value
-        if not isinstance(items, list) or not all(isinstance(item, str) and item for item in items):
+        if not isinstance(items, list) or not items or not all(isinstance(item, str) and item for item in items):
             raise yaml.error(at, f"{key} takes a list of names.")
         return tuple(items)
     if key in ("name", "suite"):
-        if not isinstance(value, str | None):
+        if key == "suite" and value is None:
+            return None
+        if not isinstance(value, str):
             raise yaml.error(at, f"{key} takes a text, not {value!r}.")
+        if key == "name" and not NAME.fullmatch(value):
+            raise yaml.error(at, f"name takes letters, digits, '.', '_', '+' and '-', 120 at most, not {value!r}.")
         return value
     if value is None and key == "max_megabytes":
         return None

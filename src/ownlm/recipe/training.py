@@ -19,6 +19,7 @@ from ownlm.model.decoder import Decoder
 from ownlm.model.kernels import eager
 from ownlm.recipe.context import RunContext
 from ownlm.recipe.plan import Plan
+from ownlm.runtime import atomic
 from ownlm.runtime.seeds import derive_seed
 
 if TYPE_CHECKING:
@@ -29,7 +30,7 @@ SAMPLE_TOKENS = 48
 
 
 def set_threads(plan: Plan) -> None:
-    """Gives torch the plan's threads. Numbers too small to matter are flushed to zero: some processors are slow there."""
+    """Gives torch the plan's threads, and flushes denormal numbers to zero: some processors are slow at them."""
     torch.set_num_threads(plan.threads)
     torch.set_flush_denormal(True)
 
@@ -53,8 +54,7 @@ def sample_hook(context: RunContext, folder: Path, tokenizer: Tokenizer) -> Call
     """Continues three fixed prompts after 0, 10, 100, 1,000 ... updates and at the end, into `samples.jsonl`."""
     prompts = context.kits[0].watch_prompts()
     path = folder / SAMPLES
-    seen = [json.loads(line) for line in path.read_text("utf-8").splitlines()] if path.exists() else []
-    written = {row["step"] for row in seen}
+    written = _resume_samples(path)
     last = context.plan.steps
 
     def sample(step: int, decoder: Decoder) -> None:
@@ -73,6 +73,19 @@ def sample_hook(context: RunContext, folder: Path, tokenizer: Tokenizer) -> Call
         written.add(step)
 
     return sample
+
+
+def _resume_samples(path: Path) -> set[int]:
+    """The steps that were sampled before; a last line that a full disk or a kill cut off is taken away."""
+    rows = []
+    for line in path.read_text("utf-8").splitlines() if path.exists() else ():
+        try:
+            rows.append(json.loads(line))
+        except ValueError:
+            continue
+    if rows:
+        atomic.write_text(path, "".join(json.dumps(row) + "\n" for row in rows))
+    return {row["step"] for row in rows}
 
 
 def heldout_sample(context: RunContext, limit: int) -> list[Document]:

@@ -20,7 +20,7 @@ from ownlm.runtime.progress import Screen
 from ownlm.serve.run import free_port, listen
 from ownlm.store.workspace import Workspace
 
-WATCH_PAGE = "/"
+WATCH_PAGE = "/watch"
 
 
 @dataclass

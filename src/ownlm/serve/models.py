@@ -46,7 +46,7 @@ class ModelSet:
     def __init__(self, names: Sequence[str], workspace: Workspace, opener: Opener | None = None) -> None:
         self._names = tuple(dict.fromkeys(names))
         self._workspace = workspace
-        self._opener = opener or _open_model
+        self.opener = opener or _open_model
         self._opened: dict[str, LanguageModel] = {}
         self._in_use: dict[str, str] = {}
         self._locks: defaultdict[str, Lock] = defaultdict(Lock)
@@ -128,7 +128,7 @@ class ModelSet:
             model = self._opened.get(key)
             if model is None:
                 try:
-                    model = self._opener(name, self._workspace)
+                    model = self.opener(name, self._workspace)
                 except OwnLMError as error:
                     before = self._opened.get(self._in_use.get(name, ""))
                     if before is None:

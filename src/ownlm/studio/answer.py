@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from html import escape
+from typing import Any
 
 from nicegui import ui
 
@@ -17,16 +18,17 @@ INLINE = re.compile(r"`([^`\n]+)`")
 LONGEST_COLOURED = 20_000
 """Characters; what is longer is shown without colours."""
 KEYWORDS = (
-    "and as assert async await break case catch class const continue def del do elif else enum except extends false "
-    "False finally fn for from func function if impl import in is lambda let match mut new nil None nonlocal not null "
-    "or pass pub raise return self static struct super switch this throw true True try type use var void while with "
-    "yield"
-).split()
+    "and|as|assert|async|await|break|case|catch|class|const|continue|def|del|do|elif|else|"
+    "enum|except|extends|false|False|finally|fn|for|from|func|function|if|impl|import|in|is|"
+    "lambda|let|match|mut|new|nil|None|nonlocal|not|null|or|pass|pub|raise|return|self|"
+    "static|struct|super|switch|this|throw|true|True|try|type|use|var|void|while|with|yield"
+)
+"""Of many languages: how an answer is read does not depend on what a model was trained on."""
 TOKENS = re.compile(
     r"(?P<c>(?:#|//)[^\n]*)"
     r"|(?P<s>\"\"\".*?(?:\"\"\"|\Z)|'''.*?(?:'''|\Z)|\"(?:\\.|[^\"\\\n])*\"?|'(?:\\.|[^'\\\n])*'?)"
     r"|(?P<n>\b\d[\w.]*)"
-    rf"|(?P<k>\b(?:{'|'.join(KEYWORDS)})\b)"
+    rf"|(?P<k>\b(?:{KEYWORDS})\b)"
     r"|(?P<f>\b[A-Za-z_]\w*(?=\())",
     re.DOTALL,
 )
@@ -63,6 +65,11 @@ def coloured(code: str) -> str:
     return "".join(pieces) + escape(code[at:])
 
 
+def inline_html(text: str) -> str:
+    """One paragraph's inside, escaped; what stands in `backticks` is code."""
+    return INLINE.sub(lambda match: f"<code>{match[1]}</code>", escape(visible(text), quote=False))
+
+
 def answer_html(text: str) -> str:
     """The whole answer as HTML in which every character of `text` is escaped."""
     found = []
@@ -70,14 +77,21 @@ def answer_html(text: str) -> str:
         if part.code:
             found.append(f"<pre><code>{coloured(part.text)}</code></pre>")
         else:
-            paragraph = INLINE.sub(lambda match: f"<code>{match[1]}</code>", escape(part.text, quote=False))
-            found.append(f"<p>{paragraph}</p>")
+            found.append(f"<p>{inline_html(part.text)}</p>")
     return "".join(found)
 
 
 def raw_html(text: str) -> str:
     """Text as it came, escaped, in one block."""
     return f'<pre class="raw">{escape(visible(text))}</pre>' if text else ""
+
+
+def chip(text: str, on_click: Callable[[str], Any]) -> ui.element:
+    """A button that offers a prompt."""
+    with tag("button", "chip").props("type=button") as found:
+        ui.html(inline_html(text), tag="span")
+    found.on("click", lambda: on_click(text), [])
+    return found
 
 
 class AnswerView:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
 MOST_POINTS = 300
-SMOOTHING = 0.95
-"""Of an exponential moving average over the steps."""
+LONGEST_WINDOW = 40
+ZOOM = 2.8
+"""The axis ends at this many times the present loss, so that the first steps do not press the later ones flat."""
 INK, GRID, LINE, FAINT, FORECAST = "#868d9c", "rgba(134,141,156,.18)", "#6d66f0", "rgba(109,102,240,.28)", "#0f9f90"
 """Colours that read well on the light and on the dark page: a canvas knows no CSS variables."""
 
@@ -21,12 +23,15 @@ def thinned(points: Points, most: int = MOST_POINTS) -> list[tuple[int, float]]:
     return [(group[-1][0], round(sum(y for _, y in group) / len(group), 4)) for group in groups]
 
 
-def smoothed(points: Points, weight: float = SMOOTHING) -> list[tuple[int, float]]:
-    """The exponential moving average, without the pull towards zero at its beginning (Kingma & Ba 2015, section 3)."""
-    total, scale, found = 0.0, 0.0, []
-    for x, y in points:
-        total, scale = weight * total + (1 - weight) * y, weight * scale + 1 - weight
-        found.append((x, total / scale))
+def smoothed(points: Points) -> list[tuple[int, float]]:
+    """The mean of the latest eighth of the points, `LONGEST_WINDOW` at most: it keeps up with the steep beginning."""
+    total, first, found = 0.0, 0, []
+    for at, (x, y) in enumerate(points):
+        total += y
+        while at - first >= min(LONGEST_WINDOW, 1 + at // 8):
+            total -= points[first][1]
+            first += 1
+        found.append((x, total / (at - first + 1)))
     return found
 
 
@@ -40,7 +45,7 @@ def options(
         "axisLabel": {"color": INK, "fontSize": 11, "hideOverlap": True}, "splitLine": {"lineStyle": {"color": GRID}},
         "nameTextStyle": {"color": INK, "fontSize": 11},
     }  # fmt: skip
-    top = _top(points)
+    bottom, top = _span(points, low if isinstance(low, int | float) else None, outcome)
     lines: list[dict[str, Any]] = []
     if outcome is not None:
         lines.append({"yAxis": outcome, "lineStyle": {"color": FORECAST, "type": "solid", "width": 1.5},
@@ -58,7 +63,7 @@ def options(
         "aria": {"enabled": True, "label": {"description": _spoken(points, unit)}},
         "xAxis": {**axis, "type": "log" if logarithmic else "value", "min": 1 if logarithmic else 0,
                   "max": max(steps, 2), "splitLine": {"show": False}},
-        "yAxis": {**axis, "type": "value", "scale": True, "name": unit, "nameGap": 10, "max": top,
+        "yAxis": {**axis, "type": "value", "name": unit, "nameGap": 10, "min": bottom, "max": top,
                   "nameTextStyle": {**axis["nameTextStyle"], "align": "left", "padding": [0, 0, 0, -22]}},
         "series": [
             {"name": "batch", "type": "line", "data": thinned(points), "showSymbol": False, "clip": True,
@@ -71,9 +76,15 @@ def options(
     }  # fmt: skip
 
 
-def _top(points: Points) -> float | None:
-    """Where the curve begins, so that the last, slow half of learning is not pressed flat by the first steps."""
-    return None if len(points) < 2 else round(max(y for _, y in points[:3]) * 1.03, 2)
+def _span(points: Points, *more: float | None) -> tuple[float, float | None]:
+    """The ends of the axis, on half units; `more` are further values that must be on it."""
+    if len(points) < 2:
+        return 0.0, None
+    values = [y for _, y in points]
+    step = 0.5 if max(values) > 1.5 else 0.1
+    bottom = math.floor(0.97 * min([*values, *(each for each in more if each is not None)]) / step) * step
+    top = math.ceil(min(max(values), ZOOM * smoothed(points)[-1][1]) / step) * step
+    return round(bottom, 1), round(max(top, bottom + step), 1)
 
 
 def _spoken(points: Points, unit: str) -> str:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from ownlm.data.message import Message
-from ownlm.engine.request import Event, LanguageModel, SamplingParams
+from ownlm.engine.request import Event, LanguageModel, SamplingParams, TextDelta
 from ownlm.runtime.errors import ArtifactDamaged, ArtifactNotFound, ModelNotFound
 from ownlm.serve.context import ServeContext
 from ownlm.serve.gateway import Gateway
@@ -60,9 +60,7 @@ class Shelf:
     context: ServeContext
     _own: dict[str, Gateway] = field(default_factory=dict)
 
-    def stream(
-        self, model: str, prompt: str | Sequence[Message], params: SamplingParams
-    ) -> AsyncIterator[Event]:
+    def stream(self, model: str, prompt: str | Sequence[Message], params: SamplingParams) -> AsyncIterator[Event]:
         """The events of the model with this artifact id, or of this served name."""
         gateway, name = self._find(model)
         return gateway.stream(name, prompt, params)
@@ -74,11 +72,8 @@ class Shelf:
 
     async def text(self, model: str, prompt: str | Sequence[Message], params: SamplingParams) -> str:
         """A whole answer."""
-        pieces = []
         async with aclosing(_closable(self.stream(model, prompt, params))) as events:
-            async for event in events:
-                pieces.append(getattr(event, "text", ""))
-        return "".join(pieces)
+            return "".join([event.text async for event in events if isinstance(event, TextDelta)])
 
     def close(self) -> None:
         """Cancels what runs."""

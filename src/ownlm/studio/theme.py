@@ -156,7 +156,9 @@ def choice(options: dict[str, str], value: str, label: str, on_change: Callable[
 
 def meter(share: float = 0.0, classes: str = "") -> tuple[ui.element, Callable[[float], None]]:
     """A bar, and the function that fills it to a share of 0 to 1."""
-    with tag("div", f"bar {classes}").props('role=progressbar aria-valuemin=0 aria-valuemax=100 aria-label="Progress"') as bar:
+    with tag("div", f"bar {classes}").props(
+        'role=progressbar aria-valuemin=0 aria-valuemax=100 aria-label="Progress"'
+    ) as bar:
         inner = tag("div")
 
     def fill(value: float) -> None:

@@ -15,9 +15,9 @@ from ownlm.train.muon import Muon
 class Rates:
     """Peak learning rates. `matrices` is Muon's, `embeddings` and `vectors` AdamW's (Loshchilov and Hutter 2019)."""
 
-    matrices: float = 0.02
-    embeddings: float = 0.01
-    vectors: float = 0.01
+    matrices: float = 0.04
+    embeddings: float = 0.03
+    vectors: float = 0.03
     momentum: float = 0.95
     beta1: float = 0.9
     beta2: float = 0.95

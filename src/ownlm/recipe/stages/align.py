@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
-from typing import Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 from ownlm.recipe.context import RunContext
 from ownlm.recipe.stages.instruct import HELDOUT, read_examples, verifiable
@@ -14,6 +15,10 @@ from ownlm.runtime.errors import CorpusError
 from ownlm.runtime.seeds import derive_seed
 from ownlm.store.artifact import Artifact
 from ownlm.store.workspace import Build
+
+if TYPE_CHECKING:
+    from ownlm.align.preferences import EncodedPair
+    from ownlm.model.decoder import Decoder
 
 CODE_VERSION = 1
 LEARNING_RATE = 0.02
@@ -28,7 +33,9 @@ def make(context: RunContext) -> tuple[Artifact, bool]:
         "model",
         context.recipe.name,
         lambda target: _build(context, target),
-        inputs={**context.inputs("preferences", "plan", "corpus", "tokens"), "base": context.artifacts["instructed"].id},
+        inputs={
+            **context.inputs("preferences", "plan", "corpus", "tokens"), "base": context.artifacts["instructed"].id,
+        },
         settings={
             "stage": "aligned", "objective": "dpo", "beta": align.beta, "chosen_weight": align.chosen_weight,
             "steps": plan.dpo_steps, "learning_rate": LEARNING_RATE, "seed": context.recipe.seed,
@@ -41,7 +48,6 @@ def make(context: RunContext) -> tuple[Artifact, bool]:
 
 
 def _build(context: RunContext, target: Build) -> dict[str, Any]:
-    from ownlm.align.dpo import DpoObjective, reference_logprobs
     from ownlm.align.preferences import encode_pairs, read_pairs
     from ownlm.data.chat_format import ChatFormat
     from ownlm.data.tokenizer import Tokenizer
@@ -49,49 +55,32 @@ def _build(context: RunContext, target: Build) -> dict[str, Any]:
     from ownlm.engine.request import SamplingParams
     from ownlm.model.files import load_model, save_model
     from ownlm.model.kernels import Kernels, use
-    from ownlm.recipe.judging import answer_and_judge, gain, summary
-    from ownlm.recipe.training import live_bar, measure_heldout, set_threads
-    from ownlm.train.loop import TrainSettings, train
-    from ownlm.train.schedule import Schedule
+    from ownlm.recipe.judging import answer_and_judge, askable, gain, summary
+    from ownlm.recipe.training import measure_heldout, set_threads
 
     plan, align, seed = context.plan, context.recipe.align, context.recipe.seed
     set_threads(plan)
     instructed = context.artifacts["instructed"]
     tokenizer, chat = Tokenizer.load(instructed.path), ChatFormat()
-    pairs = read_pairs(context.path("preferences") / PAIRS)
+    pairs = read_pairs(context.path("preferences") / PAIRS) if context.artifacts["preferences"].metrics["pairs"] else []
     encoded, left_out = encode_pairs(pairs, tokenizer, chat, plan.dpo_length)
-    if not encoded:
-        raise CorpusError(f"All {len(pairs)} preference pairs are longer than {plan.dpo_length} tokens.")
     # Rows of another shape than the compiled block's: compiling again would cost more than it gains.
     kernels = Kernels(plan.kernels.precision, plan.kernels.attention, compiled=False)
     decoder = use(load_model(instructed.path), kernels)
-    pad = tokenizer.end_of_text
-    reference = reference_logprobs(decoder, encoded, plan.dpo_length, pad)
-    fingerprint = context.artifacts["preferences"].id
-    objective = DpoObjective(
-        encoded, *reference, fingerprint, plan.dpo_length, min(plan.dpo_rows, len(encoded)), pad, align.beta,
-        align.chosen_weight, seed,
-    )  # fmt: skip
-    settings = TrainSettings(
-        Schedule(plan.dpo_steps, warmup=0.1, decay=0.5), plan.rates.scaled(LEARNING_RATE), peak_flops=plan.peak_flops
-    )
-    with live_bar(context, "Aligning", plan.dpo_steps) as show:
-        result = train(
-            decoder, objective, settings, target.folder, target.state, context.interruption, on_metrics=show
-        )
+    # A model that says nothing yet, or nothing short enough, gives no pair: then it stays as it is.
+    steps, seconds = _train(context, target, decoder, encoded, tokenizer.end_of_text) if encoded else (0, 0.0)
     save_model(target.folder, decoder, tokenizer)
     for name in COPIED:
         shutil.copyfile(instructed.path / name, target.folder / name)
-    heldout = verifiable(context, read_examples(instructed.path / HELDOUT))[: plan.heldout_prompts]
+    models = open_artifact(instructed), open_folder(target.folder, context.recipe.name)
+    heldout = verifiable(context, read_examples(instructed.path / HELDOUT))
+    heldout = askable(models[0], heldout, ANSWER_TOKENS, plan.heldout_prompts)
+    if not heldout:
+        raise CorpusError(f"No held-out prompt leaves room for an answer in a context of {plan.context} tokens.")
     context.screen.detail(f"Asking both models {len(heldout)} held-out prompts.")
     spans = training_spans(context)
-    params = SamplingParams(
-        max_tokens=ANSWER_TOKENS, temperature=align.temperature, seed=derive_seed(seed, "judge")
-    )
-    before, after = (
-        answer_and_judge(model, heldout, context.kits, spans, 2, params)
-        for model in (open_artifact(instructed), open_folder(target.folder, context.recipe.name))
-    )
+    params = SamplingParams(max_tokens=ANSWER_TOKENS, temperature=align.temperature, seed=derive_seed(seed, "judge"))
+    before, after = (answer_and_judge(model, heldout, context.kits, spans, 2, params) for model in models)
     loss = measure_heldout(context, decoder, tokenizer)
     base_loss = float(instructed.metrics["heldout_bits_per_byte"])
     first, last = summary(before, seed), summary(after, seed)
@@ -107,8 +96,8 @@ def _build(context: RunContext, target: Build) -> dict[str, Any]:
     return {
         "pairs": len(encoded),
         "pairs_too_long": left_out,
-        "steps": result.steps,
-        "seconds": result.seconds,
+        "steps": steps,
+        "seconds": seconds,
         "before": {**first, "heldout_bits_per_byte": base_loss},
         "after": {**last, "heldout_bits_per_byte": loss["heldout_bits_per_byte"]},
         "gain": gain(before, after, seed),
@@ -120,13 +109,38 @@ def _build(context: RunContext, target: Build) -> dict[str, Any]:
     }
 
 
+def _train(
+    context: RunContext, target: Build, decoder: Decoder, pairs: Sequence[EncodedPair], pad: int
+) -> tuple[int, float]:
+    """DPO in place, with the decoder as it comes as the reference; returns the steps and seconds."""
+    from ownlm.align.dpo import DpoObjective, reference_logprobs
+    from ownlm.recipe.training import live_bar
+    from ownlm.train.loop import TrainSettings, train
+    from ownlm.train.schedule import Schedule
+
+    plan, align = context.plan, context.recipe.align
+    reference = reference_logprobs(decoder, pairs, plan.dpo_length, pad)
+    objective = DpoObjective(
+        pairs, *reference, context.artifacts["preferences"].id, plan.dpo_length, min(plan.dpo_rows, len(pairs)), pad,
+        align.beta, align.chosen_weight, context.recipe.seed,
+    )  # fmt: skip
+    settings = TrainSettings(
+        Schedule(plan.dpo_steps, warmup=0.1, decay=0.5), plan.rates.scaled(LEARNING_RATE), peak_flops=plan.peak_flops
+    )
+    with live_bar(context, "Aligning", plan.dpo_steps) as show:
+        result = train(decoder, objective, settings, target.folder, target.state, context.interruption, on_metrics=show)
+    return result.steps, result.seconds
+
+
 def sentence(context: RunContext, artifact: Artifact) -> str:
     """What alignment gained, and what it cost."""
     found = artifact.metrics
     before, after, gained = (found[key]["pass_rate"] for key in ("before", "after", "gain"))
+    if not found["pairs"]:
+        return "No preference pair could be used, so the aligned model is the instructed one."
     return (
-        f"Aligned by {found['pairs']:,} preference pairs: {after['value']:.0%} of the answers to held-out prompts pass the "
-        f"verifier instead of {before['value']:.0%} (gain {100 * gained['value']:.0f} points, 95 % interval "
+        f"Aligned by {found['pairs']:,} preference pairs: {after['value']:.0%} of the answers to held-out prompts pass "
+        f"the verifier instead of {before['value']:.0%} (gain {100 * gained['value']:.0f} points, 95 % interval "
         f"{100 * gained['low']:.0f} to {100 * gained['high']:.0f}); held-out text costs "
         f"{found['bits_per_byte_change']:+.1%} bits per byte."
     )

@@ -33,6 +33,6 @@ def sentence(context: RunContext, artifact: Artifact) -> str:
     found = artifact.metrics
     skipped = f"; {found['skipped']:,} files were left out, each with its reason" if found["skipped"] else ""
     return (
-        f"Read {found['documents']:,} documents, {found['bytes'] / 1e6:.1f} MB, and kept {found['heldout_documents']:,} "
-        f"of them ({found['heldout_bytes'] / 1e6:.2f} MB) aside for measuring{skipped}."
+        f"Read {found['documents']:,} documents, {found['bytes'] / 1e6:.1f} MB, and kept "
+        f"{found['heldout_documents']:,} of them ({found['heldout_bytes'] / 1e6:.2f} MB) aside for measuring{skipped}."
     )

@@ -76,7 +76,8 @@ def sentence(context: RunContext, artifact: Artifact) -> str:
     bits = artifact.metrics["bits_per_byte"]
     text = (
         f"Held-out text costs the model {bits['model']['value']:.3f} bits per byte; an n-gram model of the same text "
-        f"{bits['ngram']['value']:.3f}, xz -9 {bits['xz_cold']:.3f} cold and {bits['xz_primed']:.3f} primed with the training text."
+        f"{bits['ngram']['value']:.3f}, xz -9 {bits['xz_cold']:.3f} cold and {bits['xz_primed']:.3f} primed with the "
+        "training text."
     )
     saved = artifact.metrics["keystrokes"]
     if saved:

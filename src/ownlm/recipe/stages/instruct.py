@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ownlm.align.examples import InstructionExample
-from ownlm.data.document import Split
+from ownlm.data.document import Document, Split
 from ownlm.recipe.context import RunContext
 from ownlm.recipe.kit import kit_for
 from ownlm.recipe.stages.pretrain import STARTERS
@@ -59,25 +59,45 @@ def derive(context: RunContext, split: Split) -> list[InstructionExample]:
     """
     from ownlm.data.corpus import read_documents
 
-    examples = []
-    for document in read_documents(context.path("corpus"), split):
-        kit = kit_for(document, context.kits)
-        for example in kit.examples(document) if kit else ():
-            meta = {**example.meta, KIT: kit.name if kit else ""}
-            examples.append(InstructionExample(example.messages, example.source, example.task, meta))
+    examples = list(_each(context, read_documents(context.path("corpus"), split)))
     if not examples:
-        raise CorpusError(
-            f"The kits {', '.join(context.recipe.kits)} found no instruction example in the {split} documents. "
-            "Add documents with headings, paragraphs or documented functions."
-        )
+        raise _nothing_to_ask(context, split)
     random.Random(derive_seed(context.recipe.seed, "examples", split)).shuffle(examples)
     return examples
 
 
+def check(context: RunContext) -> None:
+    """Looks for a first example in each split, before anything is trained.
+
+    Raises:
+        CorpusError: as `derive`.
+    """
+    from ownlm.data.corpus import read_documents
+
+    for split in ("train", "heldout"):
+        if next(_each(context, read_documents(context.path("corpus"), split)), None) is None:
+            raise _nothing_to_ask(context, split)
+
+
+def _each(context: RunContext, documents: Sequence[Document]) -> Iterator[InstructionExample]:
+    for document in documents:
+        kit = kit_for(document, context.kits)
+        for example in kit.examples(document) if kit else ():
+            meta = {**example.meta, KIT: kit.name if kit else ""}
+            yield InstructionExample(example.messages, example.source, example.task, meta)
+
+
+def _nothing_to_ask(context: RunContext, split: Split) -> CorpusError:
+    return CorpusError(
+        f"The kits {', '.join(context.recipe.kits)} found no instruction example in the {split} documents. "
+        "Add documents with headings, paragraphs or documented functions."
+    )
+
+
 def verifiable(context: RunContext, examples: Sequence[InstructionExample]) -> list[InstructionExample]:
-    """Those that their kit can verify well enough for alignment."""
+    """Those that their kit can verify well enough for alignment; all of them, where there is none such."""
     kits = {kit.name: kit for kit in context.kits}
-    return [example for example in examples if kits[example.meta[KIT]].verifiable(example)]
+    return [example for example in examples if kits[example.meta[KIT]].verifiable(example)] or list(examples)
 
 
 def write_examples(path: Path, examples: Sequence[InstructionExample]) -> None:
@@ -125,6 +145,8 @@ def _build(context: RunContext, target: Build) -> dict[str, Any]:
     tokenizer, chat = Tokenizer.load(base), ChatFormat()
     pad = tokenizer.end_of_text
     packed = pack(encode_examples(examples, tokenizer, chat), plan.context, pad, context.recipe.seed)
+    if not packed.examples:
+        raise CorpusError(f"All {packed.too_long} instruction examples are longer than {plan.context} tokens.")
     held = pack(encode_examples(heldout[:160], tokenizer, chat), plan.context, pad, context.recipe.seed)
     decoder = use(load_model(base), plan.kernels)
     objective = SftObjective(packed, context.artifacts["base"].id, plan.rows, pad, context.recipe.seed)
@@ -139,9 +161,7 @@ def _build(context: RunContext, target: Build) -> dict[str, Any]:
         Schedule(plan.sft_steps, warmup=0.05, decay=0.7), plan.rates.scaled(LEARNING_RATE), peak_flops=plan.peak_flops
     )
     with live_bar(context, "Fine-tuning", plan.sft_steps) as show:
-        result = train(
-            decoder, objective, settings, target.folder, target.state, context.interruption, on_metrics=show
-        )
+        result = train(decoder, objective, settings, target.folder, target.state, context.interruption, on_metrics=show)
     save_model(target.folder, decoder, tokenizer)
     prompts = [[message.to_json() for message in example.prompt] for example in verifiable(context, heldout)]
     shown = prompts or [[message.to_json() for message in example.prompt] for example in heldout]

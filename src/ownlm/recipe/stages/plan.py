@@ -19,7 +19,9 @@ def make(context: RunContext) -> tuple[Artifact, bool]:
 
     def build(target: Build) -> dict[str, Any]:
         from ownlm.recipe.planner import make_plan
+        from ownlm.recipe.stages import instruct
 
+        instruct.check(context)
         plan = make_plan(context.minutes, context.artifacts["corpus"].metrics, context.screen)
         plan.write(target.folder)
         return {"forecast": dataclasses.asdict(plan.forecast), "parameters": plan.parameters, "steps": plan.steps}
@@ -40,8 +42,8 @@ def sentence(context: RunContext, artifact: Artifact) -> str:
     rate = plan.matmul_gflops[plan.kernels.precision]
     forecast = plan.forecast
     return (
-        f"This machine multiplies at {rate:,.0f} GFLOP/s in {plan.kernels.precision}. {plan.minutes:g} minutes are enough "
-        f"for a model of {plan.parameters / 1e6:.1f} million parameters to read {forecast.tokens / 1e6:.1f} million tokens "
-        f"in {forecast.seconds:.0f} s; forecast: {forecast.heldout_bits_per_byte:.2f} bits per byte on held-out text "
-        f"({forecast.low:.2f} to {forecast.high:.2f})."
+        f"This machine multiplies at {rate:,.0f} GFLOP/s in {plan.kernels.precision}. {plan.minutes:g} minutes are "
+        f"enough for a model of {plan.parameters / 1e6:.1f} million parameters to read {forecast.tokens / 1e6:.1f} "
+        f"million tokens in {forecast.seconds:.0f} s; forecast: {forecast.heldout_bits_per_byte:.2f} bits per byte "
+        f"on held-out text ({forecast.low:.2f} to {forecast.high:.2f})."
     )
