@@ -1,13 +1,17 @@
 """A whole chain in seconds: a few documents, a recipe for them, and a plan that fits no real machine.
 
-As a program it runs the chain, so that a test can kill it: `python small_run.py DOCUMENTS WORKSPACE [--scale N]`.
+As a program it runs an `ownlm` command with that plan, so that a test can kill it:
+`python small_run.py [--scale N] [--checkpoint-seconds S] [--refuse-network] -- run RECIPE.yaml`.
 """
 
 from __future__ import annotations
 
 import argparse
+import functools
+import os
 import sys
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -16,7 +20,6 @@ from ownlm.model.kernels import Kernels
 from ownlm.recipe.plan import Forecast, Plan, Seconds
 from ownlm.recipe.runner import RunResult, run
 from ownlm.recipe.schema import AlignPart, CorpusPart, Recipe
-from ownlm.runtime.errors import Interrupted, OwnLMError
 from ownlm.runtime.progress import Screen
 from ownlm.store.workspace import Workspace
 from ownlm.train.optimisers import Rates
@@ -97,25 +100,67 @@ def run_small(
         return run(recipe, workspace, screen or Screen(quiet=True))
 
 
+@dataclass(frozen=True)
+class Chain:
+    """A finished run: the recipe, the workspace and what lies in it."""
+
+    recipe: Recipe
+    workspace: Workspace
+    result: RunResult
+
+    def weights(self, role: str) -> bytes:
+        """The weights of a model of the run."""
+        return (self.result.artifacts[role].path / "model.safetensors").read_bytes()
+
+
+def recipe_file(path: Path, documents: Path) -> Path:
+    """`small_recipe(documents)` as a file."""
+    text = f"name: small\nsources: {documents}\nminutes: 2\ncorpus: {{heldout: 0.2}}\nalign: {{samples: 2}}\n"
+    path.write_text(text, "utf-8")
+    return path
+
+
+CALLED_OUT = 97
+"""The exit code of a process that was about to talk to another machine."""
+
+
+def refuse_network() -> None:
+    """Ends this process at once when anything in it wants to reach another machine; nothing can swallow that."""
+
+    def watch(event: str, arguments: tuple[Any, ...]) -> None:
+        if event in ("socket.connect", "socket.sendto", "socket.sendmsg"):
+            host = arguments[1][0] if isinstance(arguments[1], tuple) else None
+        elif event in ("socket.getaddrinfo", "socket.gethostbyname"):
+            host = arguments[0]
+        else:
+            return
+        name = host.decode() if isinstance(host, bytes) else host
+        if name is not None and name not in ("", "localhost", "::1", "0.0.0.0") and not name.startswith("127."):
+            os.write(2, f"{event}: {name}\n".encode())
+            os._exit(CALLED_OUT)
+
+    sys.addaudithook(watch)
+
+
 def main() -> int:
-    """Exit codes as those of the `ownlm` command."""
+    """Runs an `ownlm` command with the small plan; exits as it does."""
     parser = argparse.ArgumentParser()
-    parser.add_argument("documents", type=Path)
-    parser.add_argument("workspace", type=Path)
     parser.add_argument("--scale", type=int, default=1)
+    parser.add_argument("--checkpoint-seconds", type=float, default=20.0)
+    parser.add_argument("--refuse-network", action="store_true")
+    parser.add_argument("command", nargs="+")
     given = parser.parse_args()
-    try:
-        result = run_small(
-            small_recipe(given.documents), Workspace(given.workspace), small_plan(given.scale), screen=Screen()
-        )
-    except Interrupted as stop:
-        print(f"Stopped: {stop}", file=sys.stderr)
-        return stop.exit_code
-    except OwnLMError as error:
-        print(f"Error: {error}", file=sys.stderr)
-        return error.exit_code
-    print(f"{result.built} built, {result.reused} reused, in {result.seconds} s")
-    return 0
+    if given.refuse_network:
+        refuse_network()
+    from ownlm.cli.main import main as ownlm
+    from ownlm.train.loop import TrainSettings
+
+    settings = functools.partial(TrainSettings, checkpoint_seconds=given.checkpoint_seconds)
+    with (
+        mock.patch("ownlm.recipe.planner.make_plan", lambda *_: small_plan(given.scale)),
+        mock.patch("ownlm.train.loop.TrainSettings", settings),
+    ):
+        return ownlm(given.command)
 
 
 if __name__ == "__main__":

@@ -133,12 +133,14 @@ GROWTH = {
 
 
 def samples(upto: int) -> list[dict[str, Any]]:
-    return [
+    """Rows as a run appends them: all prompts of a step, then those of the next."""
+    found = [
         {"step": step, "prompt": prompt, "text": text}
         for prompt, texts in GROWTH.items()
         for step, text in texts
         if step <= upto
     ]
+    return sorted(found, key=lambda row: int(str(row["step"])))
 
 
 def write_lines(path: Path, rows: Sequence[dict[str, Any]]) -> None:
@@ -172,10 +174,19 @@ def make_models(workspace: Workspace) -> dict[str, Artifact]:
     base = make("model", "first-model-base", {"plan": plan.id}, facts, "base")
     instructed = make("model", "first-model-instructed", {"base": base.id}, {**facts, "heldout_bits_per_byte": 1.262},
                       "instructed")  # fmt: skip
-    aligned = make(
-        "model", "first-model", {"base": instructed.id}, {**facts, "heldout_bits_per_byte": 1.268}, "aligned"
-    )
+    facts["heldout_bits_per_byte"] = 1.268
+    aligned = make("model", "first-model", {"base": instructed.id}, facts, "aligned")
     return {"base": base, "instructed": instructed, "aligned": aligned}
+
+
+def make_report(workspace: Workspace, model: Artifact) -> Artifact:
+    """One page of HTML."""
+
+    def build(target: Build) -> dict[str, Any]:
+        (target.folder / "index.html").write_text("<!doctype html><title>r</title><h1>The report</h1>", "utf-8")
+        return {}
+
+    return workspace.make("report", "first-model", build, inputs={"model": model.id})[0]
 
 
 def opener(name: str, workspace: Workspace) -> Script:

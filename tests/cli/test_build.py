@@ -115,7 +115,7 @@ def test_plan(ownlm: Command, install: Install) -> None:
 def test_align(ownlm: Command, install: Install, model: Artifact, tmp_path: Path) -> None:
     pairs = tmp_path / "pairs.jsonl"
     pairs.write_text("{}\n", "utf-8")
-    calls = install("ownlm.align.run.align_pairs", model)
+    calls = install("ownlm.recipe.own_choices.align_pairs", model)
     done = ownlm("align", "first-model", "--pairs", pairs, "--minutes", 2, "--name", "mine", "--json")
     assert calls[0][0][:2] == ("first-model", pairs)
     assert calls[0][0][4:] == (2.0, "mine")

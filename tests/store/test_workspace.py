@@ -98,6 +98,18 @@ def test_a_resumable_build_gets_what_was_left(workspace: Workspace) -> None:
     assert artifact.metrics == {"from": 40}
 
 
+def test_what_a_killed_write_left_does_not_get_into_the_artifact(workspace: Workspace) -> None:
+    def killed(job: Build) -> dict[str, Any]:
+        (job.folder / ".model.safetensors.x1.tmp").write_bytes(b"half")
+        (job.folder / "kept.txt").write_text("whole", "utf-8")
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        workspace.make("model", "notes", killed, resumable=True)
+    artifact, _ = workspace.make("model", "notes", lambda job: {}, resumable=True)
+    assert list(artifact.files) == ["kept.txt"]
+
+
 SLOW_BUILD = """
 import sys, time
 from pathlib import Path

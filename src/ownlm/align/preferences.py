@@ -38,7 +38,8 @@ class PreferencePair:
         """
         rest = dict(data)
         prompt, chosen, rejected = (rest.pop(name, None) for name in ("prompt", "chosen", "rejected"))
-        if not isinstance(prompt, list) or not isinstance(chosen, str) or not isinstance(rejected, str):
+        messages = isinstance(prompt, list) and all(isinstance(message, dict) for message in prompt)
+        if not messages or not isinstance(chosen, str) or not isinstance(rejected, str):
             raise ValueError("a pair needs prompt (a list of messages), chosen and rejected (strings)")
         if not prompt:
             raise ValueError("the prompt is empty")

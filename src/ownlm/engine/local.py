@@ -34,7 +34,7 @@ from ownlm.runtime.errors import ContextOverflow, OwnLMError
 from ownlm.runtime.seeds import derive_seed
 
 Prompt = str | Sequence[int] | Sequence[Message]
-ROWS = 64
+ROWS = 128
 """Prompts that `generate` works on together."""
 
 
@@ -161,14 +161,16 @@ class LocalModel:
             drawn = draw(logits, params, [seeds[row] for row in alive], step, *counts.of(alive))
             counts.add(alive, drawn.ids)
             for place, row_index in enumerate(alive.tolist()):
-                self._take(rows[row_index], drawn, place, step + 1 >= budget[row_index])
+                if rows[row_index].reason is None:
+                    self._take(rows[row_index], drawn, place, step + 1 >= budget[row_index])
             yield rows
             keep = torch.tensor(
                 [p for p, row in enumerate(alive.tolist()) if rows[row].reason is None], dtype=torch.long
             )
             if len(keep) == 0:
                 return
-            if len(keep) < len(alive):
+            # Moving the cache costs more than a few rows that nobody reads: wait until a quarter is done.
+            if len(keep) <= 0.75 * len(alive):
                 alive, drawn = alive[keep], Drawn(drawn.ids[keep])
                 cache.keep(keep)
             keys = longest + step + 1

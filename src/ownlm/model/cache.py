@@ -57,5 +57,8 @@ class StaticCache:
 
     def keep(self, rows: Tensor) -> None:
         """Keeps only these rows `(rows,)` of the batch, in this order."""
-        self.keys = self.keys[:, rows]
-        self.values = self.values[:, rows]
+        layers, _, heads, capacity, size = self.keys.shape
+        for name in ("keys", "values"):
+            kept = torch.empty((layers, len(rows), heads, capacity, size), dtype=self.keys.dtype, device=rows.device)
+            kept[:, :, :, : self._length] = getattr(self, name)[:, rows, :, : self._length]
+            setattr(self, name, kept)

@@ -68,11 +68,16 @@ def askable(
 def judge_plain(
     model: LocalModel, path: Path, kits: Sequence[Kit], prompts: int, params: SamplingParams
 ) -> list[list[Judged]]:
-    """Judges one answer to each of the first verifiable held-out prompts of a model folder, copies not looked for."""
+    """Judges one answer to each of the first `judgeable` prompts of a model folder, copies not looked for."""
+    examples = askable(model, judgeable(path, kits), params.max_tokens, prompts)
+    return answer_and_judge(model, examples, kits, None, 1, params)
+
+
+def judgeable(path: Path, kits: Sequence[Kit]) -> list[InstructionExample]:
+    """The examples of a file that their kit can verify; without any such, all whose kit is known."""
     by_name = {kit.name: kit for kit in kits}
-    known = [e for e in read_examples(path) if e.meta[KIT] in by_name]
-    examples = [e for e in known if by_name[e.meta[KIT]].verifiable(e)] or known
-    return answer_and_judge(model, askable(model, examples, params.max_tokens, prompts), kits, None, 1, params)
+    known = [example for example in read_examples(path) if example.meta[KIT] in by_name]
+    return [example for example in known if by_name[example.meta[KIT]].verifiable(example)] or known
 
 
 def summary(judged: Sequence[Sequence[Judged]], seed: int) -> dict[str, Any]:

@@ -35,10 +35,12 @@ def align_pairs(
         OwnLMError: a broken line, no usable pair, or a model that was not fine-tuned here.
     """
     from ownlm.align.preferences import read_pairs
+    from ownlm.recipe.judging import judgeable
+    from ownlm.recipe.kit import kits
 
     base = workspace.resolve(model, ("model",))
     found = read_pairs(pairs)
-    if not (base.path / HELDOUT).is_file():
+    if not (base.path / HELDOUT).is_file() or not judgeable(base.path / HELDOUT, kits()):
         raise OwnLMError(
             f"The model {model} brings no held-out prompts to judge a new one by; name an instructed model."
         )

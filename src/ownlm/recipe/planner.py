@@ -38,6 +38,7 @@ class Size:
     layers: int
     width: int
     heads: int
+    kv_heads: int
     head_dim: int
     ffn: int
     vocabulary: int
@@ -45,19 +46,19 @@ class Size:
     def config(self, context: int) -> DecoderConfig:
         """The decoder of this shape."""
         return DecoderConfig(
-            self.vocabulary, self.layers, self.width, self.heads, self.heads, self.head_dim, self.ffn, context
+            self.vocabulary, self.layers, self.width, self.heads, self.kv_heads, self.head_dim, self.ffn, context
         )
 
 
 LADDER = (
-    Size(4, 128, 2, 64, 384, 2048),
-    Size(4, 192, 3, 64, 512, 4096),
-    Size(6, 192, 3, 64, 512, 4096),
-    Size(6, 256, 2, 128, 768, 4096),
-    Size(6, 384, 3, 128, 1024, 4096),
-    Size(8, 512, 4, 128, 1408, 8192),
-    Size(12, 768, 6, 128, 2048, 8192),
-    Size(16, 1024, 8, 128, 2816, 8192),
+    Size(4, 128, 2, 1, 64, 384, 2048),
+    Size(4, 192, 3, 1, 64, 512, 4096),
+    Size(6, 192, 3, 1, 64, 512, 4096),
+    Size(6, 256, 2, 1, 128, 768, 4096),
+    Size(6, 384, 3, 1, 128, 1024, 4096),
+    Size(8, 512, 4, 2, 128, 1408, 8192),
+    Size(12, 768, 6, 2, 128, 2048, 8192),
+    Size(16, 1024, 8, 4, 128, 2816, 8192),
 )
 
 
@@ -131,10 +132,10 @@ def make_plan(minutes: float, corpus: dict[str, Any], screen: Screen | None = No
     plan = Plan(
         minutes=minutes, device="cpu", machine=machine_name(), threads=threads, kernels=kernels,
         matmul_gflops=machine.matmul_gflops, vocabulary=size.vocabulary, layers=size.layers, width=size.width,
-        heads=size.heads, kv_heads=size.heads, head_dim=size.head_dim, ffn=size.ffn, context=context, rows=rows,
+        heads=size.heads, kv_heads=size.kv_heads, head_dim=size.head_dim, ffn=size.ffn, context=context, rows=rows,
         steps=steps, parameters=config.parameters, rates=Rates(), seconds=seconds,
         sft_steps=max(10, int(0.8 * seconds.sft / step)),
-        align_prompts=_clamp(24, token_rate * seconds.preferences / 900, 600),
+        align_prompts=_clamp(24, token_rate * seconds.preferences / 2000, 600),
         dpo_rows=8, dpo_length=320,
         dpo_steps=_clamp(8, 0.6 * seconds.dpo * token_rate / (2 * 8 * 320), 400),
         heldout_prompts=_clamp(40, 0.25 * token_rate * seconds.evaluate / 250, 160),

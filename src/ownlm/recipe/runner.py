@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import os
 import time
@@ -129,6 +130,7 @@ def run(
     with ExitStack() as stack:
         interruption = stack.enter_context(catch_interrupts())
         context = RunContext(recipe, workspace, screen, interruption, budget, find_sources(recipe))
+        context.sources = [outside(source, workspace.root) for source in context.sources]
         check(context)
         _announce(context)
         if open_browser or port is not None:
@@ -193,6 +195,18 @@ def find_sources(recipe: Recipe) -> list[Source]:
             where = f"{recipe.path}: " if recipe.path else ""
             raise RecipeError(f"{where}the source {name} is not a folder.")
     return sources
+
+
+def outside(source: Source, workspace: Path) -> Source:
+    """The source without the workspace, where that lies inside: a model must not learn from its own reports."""
+    root, inside, refuse = source.root, workspace.resolve(), source.refuse
+    if not inside.is_relative_to(root):
+        return source
+
+    def refused(name: str) -> str | None:
+        return "the workspace" if (root / name).is_relative_to(inside) else refuse(name) if refuse else None
+
+    return dataclasses.replace(source, refuse=refused)
 
 
 def _announce(context: RunContext) -> None:

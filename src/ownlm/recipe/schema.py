@@ -35,7 +35,7 @@ class AlignPart:
     """`beta` is DPO's, `samples` the answers sampled a prompt, `chosen_weight` as in `DpoObjective`."""
 
     beta: float = 0.1
-    samples: int = 8
+    samples: int = 6
     chosen_weight: float = 0.2
     temperature: float = 0.8
 

@@ -164,6 +164,8 @@ class Workspace:
                 return existing, True
             if not resumable:
                 shutil.rmtree(folder, ignore_errors=True)
+            for left in folder.rglob(".*.tmp"):  # half-written by a process that was killed: nobody else builds here
+                left.unlink()
             folder.mkdir(parents=True, exist_ok=True)
             head = {"kind": kind, "name": name, "id": identifier, "inputs": inputs, "settings": settings}
             (folder / RUN_STATE).mkdir(exist_ok=True)

@@ -15,6 +15,9 @@ from ownlm.studio.theme import tag
 
 FENCE = re.compile(r"^```[^\n`]*$\n?", re.MULTILINE)
 INLINE = re.compile(r"`([^`\n]+)`")
+INDENTED = re.compile(r"^(?: {4}|\t)\s*\S", re.MULTILINE)
+INDENTED_LINES = 2
+"""Text without a fence is shown as code when so many of its lines are indented: young models forget the fence."""
 LONGEST_COLOURED = 20_000
 """Characters; what is longer is shown without colours."""
 KEYWORDS = (
@@ -49,7 +52,7 @@ def parts(text: str) -> Iterator[Part]:
     for piece in FENCE.split(text):
         content = piece.strip("\n")
         if content.strip():
-            yield Part(content, code)
+            yield Part(content, code or len(INDENTED.findall(content)) >= INDENTED_LINES)
         code = not code
 
 
@@ -89,6 +92,7 @@ def raw_html(text: str) -> str:
 def chip(text: str, on_click: Callable[[str], Any]) -> ui.element:
     """A button that offers a prompt."""
     with tag("button", "chip").props("type=button") as found:
+        found.props["title"] = text
         ui.html(inline_html(text), tag="span")
     found.on("click", lambda: on_click(text), [])
     return found
@@ -98,13 +102,16 @@ class AnswerView:
     """The place on a page where an answer grows. `raw` shows it as it came, without reading any Markdown."""
 
     def __init__(self, raw: bool = False) -> None:
-        self.text = ""
+        self._writing = False
         self._render = raw_html if raw else answer_html
         with tag("div", "answer").props('aria-live="polite"') as self.element:
             self._html = ui.html("")
 
     def show(self, text: str, writing: bool) -> None:
         """Shows the text so far; `writing` adds a cursor."""
-        self.text = text
         self._html.set_content(self._render(text))
-        self.element.classes(add="writing") if writing else self.element.classes(remove="writing")
+        if writing != self._writing:
+            self._writing = writing
+            # While it is busy a screen reader waits, and reads the answer when it is whole.
+            self.element.props["aria-busy"] = str(writing).lower()
+            self.element.classes(add="writing") if writing else self.element.classes(remove="writing")

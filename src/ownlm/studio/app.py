@@ -9,6 +9,7 @@ from fastapi import FastAPI
 from nicegui import app as pages_app
 from nicegui import ui
 from starlette.exceptions import HTTPException
+from starlette.responses import FileResponse
 
 from ownlm.serve.context import ServeContext
 from ownlm.studio import theme
@@ -25,6 +26,11 @@ def attach(app: FastAPI, context: ServeContext, settings: StudioSettings | None 
         # The pages take every path that is left; a program that errs under /v1 should get JSON, not a page.
         raise HTTPException(404)
 
+    @app.get("/report/{identifier}", include_in_schema=False)
+    def report(identifier: str) -> FileResponse:
+        """A model's report; it may load nothing, as its own policy says."""
+        return FileResponse(context.workspace.resolve(identifier, ("report",)).file("index.html"))
+
     _page("/", "OwnLM", home.build, studio)
     _page("/watch", "Watch · OwnLM", watch.build, studio)
     _page("/unmask", "Unmask · OwnLM", unmask.build, studio)
@@ -36,7 +42,7 @@ def attach(app: FastAPI, context: ServeContext, settings: StudioSettings | None 
         favicon=theme.MARK.replace("<svg ", '<svg xmlns="http://www.w3.org/2000/svg" ', 1),
         dark=None,
         binding_refresh_interval=None,
-        reconnect_timeout=10,
+        reconnect_timeout=5,
         tailwind=False,
         show_welcome_message=False,
     )

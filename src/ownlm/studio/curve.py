@@ -64,7 +64,7 @@ def options(
         "xAxis": {**axis, "type": "log" if logarithmic else "value", "min": 1 if logarithmic else 0,
                   "max": max(steps, 2), "splitLine": {"show": False}},
         "yAxis": {**axis, "type": "value", "name": unit, "nameGap": 10, "min": bottom, "max": top,
-                  "nameTextStyle": {**axis["nameTextStyle"], "align": "left", "padding": [0, 0, 0, -22]}},
+                  "nameTextStyle": {**axis["nameTextStyle"], "align": "left", "padding": [0, 0, 0, -14]}},
         "series": [
             {"name": "batch", "type": "line", "data": thinned(points), "showSymbol": False, "clip": True,
              "lineStyle": {"width": 1, "color": FAINT}, "itemStyle": {"color": FAINT}},

@@ -73,7 +73,7 @@ def frame(path: str, narrow: bool = False) -> Iterator[ui.element]:
                     words(place.title, "span")
         switch = button("", None, icon="contrast", kind="quiet", label="Switch between light and dark")
         switch.on("click", js_handler=SWITCH_THEME)
-    with tag("main", f"page{' narrow' if narrow else ''}").props("id=content tabindex=-1") as main:
+    with tag("div", f"page{' narrow' if narrow else ''}").props("id=content tabindex=-1") as main:
         yield main
 
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 CODE_VERSION = 1
 PAIRS = "pairs.jsonl"
-ANSWER_TOKENS = 160
+ANSWER_TOKENS = 128
 FEWEST_PAIRS = 16
 """With fewer sampled pairs than this, the documents' own answers stand in as chosen ones; the pairs say so."""
 

@@ -21,7 +21,7 @@ from ownlm.store.feedback import Feedback
 from ownlm.studio.answer import AnswerView, chip
 from ownlm.studio.pages.sampling import SamplingPanel
 from ownlm.studio.state import Studio
-from ownlm.studio.theme import Words, button, choice, enable, frame, link, notice, show, tag, tell, words
+from ownlm.studio.theme import Words, button, choice, frame, link, notice, show, tag, tell, words
 from ownlm.studio.writing import Jobs, Written, sentence, write
 
 log = logging.getLogger(__name__)
@@ -52,6 +52,7 @@ def build(studio: Studio, model: str) -> None:
 class Turn:
     """A model's answer on the page, with all that feedback about it needs."""
 
+    element: ui.element
     view: AnswerView
     note: Words
     facts: Words
@@ -71,6 +72,7 @@ class ChatPage:
         self._session = f"studio-{uuid.uuid4().hex[:12]}"
         self._messages: list[Message] = []
         self._turns: list[Turn] = []
+        self._client = ui.context.client
         self._jobs = Jobs()
         self._head()
         self._log = tag("div", "chat").props('role=log aria-label="Conversation"')
@@ -153,7 +155,7 @@ class ChatPage:
         if self._jobs.busy or not self._turns:
             return
         turn = self._turns.pop()
-        turn.buttons.parent_slot and turn.buttons.parent_slot.parent.delete()  # type: ignore[func-returns-value]
+        turn.element.delete()
         self._messages = list(turn.prompt)
         self._sampling.another_seed()
         self._begin()
@@ -195,6 +197,8 @@ class ChatPage:
             show(turn.note, True)
 
     def _end(self, turn: Turn) -> None:
+        if self._client.is_deleted:
+            return
         turn.view.show(turn.written.text, False)
         show(self._go, True)
         show(self._stop, False)
@@ -203,19 +207,19 @@ class ChatPage:
             show(turn.buttons, True)
             self._messages.append(Message.of("assistant", turn.written.text))
             self._turns.append(turn)
-        else:  # nothing came: the question may be asked again
+        else:  # nothing came: the question goes back to where it can be changed and asked again
             turn.facts.text = "No answer."
+            self._input.value = self._input.value or self._messages[-1].text
             self._messages.pop()
-        enable(self._go, True)
         ui.run_javascript(SCROLL)
 
     def _turn(self) -> Turn:
-        with self._log, tag("div", "turn model"):
+        with self._log, tag("div", "turn model") as element:
             note = notice()
             view = AnswerView()
             facts = words("", "p", "facts numbers")
             buttons = tag("div", "flow")
-            turn = Turn(view, note, facts, buttons)
+            turn = Turn(element, view, note, facts, buttons)
             with buttons:
                 for verdict, icon, label in (("up", "thumb_up_off_alt", "Good answer"),
                                              ("down", "thumb_down_off_alt", "Bad answer")):  # fmt: skip

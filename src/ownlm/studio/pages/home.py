@@ -32,6 +32,7 @@ def build(studio: Studio, model: str) -> None:
                     words(place.what, "p", "soft")
         if models:
             _models(studio, models)
+        _reports(studio)
 
 
 def _lead(view: RunView, models: list[Artifact]) -> str:
@@ -99,6 +100,17 @@ def _models(studio: Studio, models: list[Artifact]) -> None:
                 for model in reversed(models):
                     names = [name for name, key in aliases.items() if key == model.id and name in served]
                     _row(model, names[0] if names else "")
+
+
+def _reports(studio: Studio) -> None:
+    reports = studio.context.workspace.artifacts("report")
+    if reports:
+        with tag("section", "card"):
+            words("Reports", "h2")
+            words("Lineage, data, curves, yardsticks, samples and limits of a model on one page.", "p", "soft")
+            with tag("div", "flow"):
+                for report in reversed(reports[-4:]):
+                    link(f"{report.name}, {report.created[:10]}", f"/report/{report.id}", "btn")
 
 
 def _row(model: Artifact, served: str) -> None:

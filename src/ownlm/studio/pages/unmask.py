@@ -14,7 +14,7 @@ from ownlm.store.artifact import Artifact
 from ownlm.studio.answer import AnswerView, chip
 from ownlm.studio.lineage import heir, three_stages
 from ownlm.studio.state import Studio
-from ownlm.studio.theme import Words, button, choice, enable, frame, link, notice, show, tag, tell, words
+from ownlm.studio.theme import Words, button, choice, frame, link, notice, show, tag, tell, words
 from ownlm.studio.writing import Jobs, sentence, write
 
 log = logging.getLogger(__name__)
@@ -58,9 +58,13 @@ def build(studio: Studio, model: str) -> None:
     chosen = studio.chosen(model)
     artifact = studio.artifact(chosen) if chosen else None
     with frame("/unmask"):
-        with tag("div", "stack tight"):
-            words("Unmask", "h1")
-            words("One prompt, one seed, three moments in the life of the same network.", "p", "lead")
+        with tag("div", "flow spread"):
+            with tag("div", "stack tight"):
+                words("Unmask", "h1")
+                words("One prompt, one seed, three moments in the life of the same network.", "p", "lead")
+            names = studio.context.models.names()
+            if chosen is not None and len(names) > 1:
+                choice({each: each for each in names}, chosen, "Model", _open)
         if chosen is None or artifact is None:
             with tag("section", "card"):
                 words("There are no stages to show", "h2")
@@ -80,30 +84,29 @@ class UnmaskPage:
     def __init__(self, studio: Studio, name: str, artifact: Artifact) -> None:
         self._studio = studio
         stages = three_stages(studio.context.workspace, heir(studio.context.workspace, artifact))
+        self._client = ui.context.client
         self._jobs = Jobs()
-        starters = studio.starters(name)
-        self._ask_row(name, starters)
+        self._ask_row(studio.starters(name))
         self._error = notice(error=True)
         self._views: list[tuple[Column, Artifact, AnswerView, Words]] = []
         with tag("div", "grid3"):
             for column in COLUMNS:
                 self._column(column, stages.get(column.stage))
 
-    def _ask_row(self, name: str, starters: list[str]) -> None:
-        names = self._studio.context.models.names()
+    def _ask_row(self, starters: list[str]) -> None:
         with tag("section", "stack").props('aria-label="Prompt"'):
-            with tag("div", "flow"), tag("div", "field grow"):
-                self._input = ui.textarea(value=starters[0] if starters else "", placeholder="A prompt for all three")
-                self._input.props('borderless dense autogrow rows=1 aria-label="Prompt"').classes("w-full")
-                self._input.on("keydown", lambda: self._run(), js_handler=ENTER)
-            with tag("div", "flow"):
-                self._go = button("Ask all three", self._run, icon="play_arrow", kind="primary", key="Enter")
-                self._stop = button("Stop", self._jobs.stop, icon="stop")
-                if len(names) > 1:
-                    choice({each: each for each in names}, name, "Model", _open)
+            with tag("div", "line wrap"):
+                with tag("div", "field"):
+                    self._input = ui.textarea(
+                        value=starters[0] if starters else "", placeholder="A prompt for all three"
+                    )
+                    self._input.props('borderless dense autogrow rows=1 aria-label="Prompt"').classes("w-full")
+                    self._input.on("keydown", lambda: self._run(), js_handler=ENTER)
+                self._go = button("Ask all three", self._run, icon="play_arrow", kind="primary")
+                self._stop = button("Stop", self._jobs.stop, icon="stop", kind="primary")
             if len(starters) > 1:
-                with tag("div", "flow"):
-                    for starter in starters[:4]:
+                with tag("div", "flow chips"):
+                    for starter in starters[:3]:
                         chip(starter, self._take)
         show(self._stop, False)
 
@@ -114,9 +117,9 @@ class UnmaskPage:
                 if artifact is not None:
                     bits = artifact.metrics.get("heldout_bits_per_byte")
                     words(f"{decimal(bits)} bits per byte" if bits else artifact.name, "span", "soft small numbers")
+            words(column.what, "p", "what")
             view = AnswerView(raw=column.plain)
             facts = words("" if artifact else "This model has no such stage.", "p", "facts")
-            words(column.what, "p")
         if artifact is not None:
             self._views.append((column, artifact, view, facts))
 
@@ -133,7 +136,7 @@ class UnmaskPage:
         """One column after the other: the models share the cores, and the eye follows one at a time."""
         prompt = str(self._input.value)
         show(self._error, False)
-        enable(self._go, False)
+        show(self._go, False)
         show(self._stop, True)
         for _, _, view, facts in self._views:
             view.show("", False)
@@ -149,8 +152,9 @@ class UnmaskPage:
             log.info("unmask failed", exc_info=error)
             tell(self._error, sentence(error))
         finally:
-            enable(self._go, True)
-            show(self._stop, False)
+            if not self._client.is_deleted:
+                show(self._go, True)
+                show(self._stop, False)
 
 
 def _open(name: str) -> None:

@@ -82,7 +82,7 @@ class RoundView:
             link("Another round", "/your-turn", "btn")
 
     def _numbers(self, verdict: dict[str, Any]) -> None:
-        words(f"Measured on held-out prompts: {verdict.get('metric', 'score')}.", "p")
+        words(f"Measured: {verdict.get('metric', 'score')}.", "p")
         before, after = _value(verdict.get("before")), _value(verdict.get("after"))
         with tag("div", "versus"):
             for title, value, classes in (("before", before, ""), ("after", after, "new")):
@@ -92,11 +92,28 @@ class RoundView:
         difference = verdict.get("difference")
         if isinstance(difference, dict):
             value, low, high = (100 * float(difference.get(key, 0)) for key in ("value", "low", "high"))
+            _whisker(value, low, high)
             words(
                 f"Difference {value:+.1f} points, 95 % interval {low:+.1f} to {high:+.1f}, "
                 f"on {int(difference.get('n', 0)):,} prompts.",
                 "p", "numbers",
             )  # fmt: skip
+
+
+def _whisker(value: float, low: float, high: float) -> None:
+    """The interval on a scale around zero, so that one sees whether it holds zero."""
+    reach = 1.25 * max(abs(low), abs(high), 1e-9)
+
+    def at(number: float) -> float:
+        return round(50 + 50 * number / reach, 2)
+
+    with tag("div", "whisker").props("role=img"):
+        tag("i", "zero")
+        tag("i", "range").style(f"left: {at(low)}%; width: {at(high) - at(low)}%")
+        tag("i", "value").style(f"left: {at(value)}%")
+        words("worse", "span", "small soft")
+        words("no difference", "span", "small soft")
+        words("better", "span", "small soft")
 
 
 def _value(found: Any) -> float | None:

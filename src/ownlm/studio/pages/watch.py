@@ -55,7 +55,7 @@ class WatchPage:
                         self._scale.props('aria-pressed="false"')
                     self._chart = ui.echart(curve.options([], 1, "", {}, None, False)).classes("curve")
                     self._forecast = words("", "p", "soft small")
-                with tag("section", "card").props('aria-label="Stages"') as self._stages_card:
+                with tag("section", "card last").props('aria-label="Stages"') as self._stages_card:
                     words("The chain", "h2")
                     self._stages = tag("ol", "stages")
             with tag("section", "card").props('aria-label="Language appears"'):

@@ -204,7 +204,7 @@ class Ballot:
             with tag("div", "flow spread"):
                 self._dots = tag("div", "dots").props("role=img")
                 self._count = words("", "span", "soft small numbers")
-            with tag("div", "asked"):
+            with tag("div", "asked hidden") as self._asked:
                 self._prompt = AnswerView()
             self._views = []
             self._buttons: list[ui.element] = []
@@ -222,6 +222,8 @@ class Ballot:
                                            ("Equal", "tie", "T"), ("Both bad", "both_bad", "X"),
                                            ("Skip", "skip", "S")):  # fmt: skip
                     self._buttons.append(button(text, partial(self.press, verdict), key=key))
+
+        self._enable(False)
 
     def progress(self, done: int, wanted: int) -> None:
         """Fills the dots."""
@@ -242,6 +244,7 @@ class Ballot:
     def show(self, pair: Pair) -> None:
         """Shows a pair and lets choose."""
         self._pair = pair
+        show(self._asked, True)
         self._prompt.show("\n\n".join(message.text for message in pair.prompt), False)
         for view, answer in zip(self._views, pair.shown, strict=True):
             view.show(answer.text or "(an empty answer)", False)
