@@ -33,7 +33,7 @@ def command(
     temperature: Temperature = 0.7,
     top_p: TopP = 1.0,
     top_k: TopK = 0,
-    min_p: MinP = 0.05,
+    min_p: MinP = 0.0,
     seed: Seed = None,
     stop: Stop = None,
 ) -> None:
