@@ -300,7 +300,14 @@ def test_your_turn_by_keyboard_alone(page: Page, site: Site) -> None:
     open_page(page, "/your-turn")
     shown = []
     for count, key in enumerate(["a", "b", "t", "x", "s", "ArrowLeft", "a", "b", "b", "a", "b"]):
-        page.wait_for_function("!document.querySelector('.vote[disabled]')")
+        # Every answer of the fake model differs: the next pair is there once the left one has changed.
+        page.wait_for_function(
+            """before => {
+                const left = document.querySelector('.vote .answer')?.innerText.trim();
+                return left && left !== before && !document.querySelector('.vote[disabled]');
+            }""",
+            arg=shown[-1].strip() if shown else "",
+        )
         shown.append(page.locator(".vote .answer").first.inner_text())
         done = page.locator(".dots i.done").count()
         assert done == count - (count > 4)

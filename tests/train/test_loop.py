@@ -18,6 +18,7 @@ from ownlm.runtime.errors import DiskFull, Interrupted, NumericalError
 from ownlm.runtime.signals import Interruption
 from ownlm.train.loop import TrainResult, TrainSettings, train
 from ownlm.train.objective import Batch
+from ownlm.train.optimisers import Rates
 from ownlm.train.pretrain import PretrainObjective
 from ownlm.train.schedule import Schedule
 
@@ -253,7 +254,7 @@ def test_training_learns_and_tells_how_it_goes(tmp_path: Path) -> None:
     assert all(row["tokens_per_second"] > 0 and row["utilisation"] >= 0 for row in rows)
     flops = tiny.config().training_flops_per_token(16)
     assert result.utilisation == pytest.approx(result.tokens * flops / result.seconds / 1e9)
-    assert [row["lr"] for row in rows[:2]] == pytest.approx([0.01, 0.02])
+    assert [row["lr"] for row in rows[:2]] == pytest.approx([Rates().matrices / 2, Rates().matrices])
 
 
 def test_a_finished_run_stays_finished(tmp_path: Path) -> None:

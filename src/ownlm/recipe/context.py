@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ownlm.data.sources import Source
-from ownlm.recipe.kit import Kit, find_kit
+from ownlm.recipe.kit import Kit, find_kit, main_kit
 from ownlm.recipe.plan import PLAN, Plan
 from ownlm.recipe.schema import Recipe
 from ownlm.runtime.progress import Screen
@@ -41,6 +41,13 @@ class RunContext:
     def kits(self) -> list[Kit]:
         """The recipe's kits, in its order."""
         return [find_kit(name) for name in self.recipe.kits]
+
+    @cached_property
+    def main_kit(self) -> Kit:
+        """The kit that most of the corpus belongs to: its prompts are shown, and its suite is asked."""
+        from ownlm.data.corpus import read_documents
+
+        return main_kit(read_documents(self.path("corpus"), "train"), self.kits)
 
     def inputs(self, *roles: str) -> dict[str, str]:
         """Role -> id of the artifacts that a stage was given."""

@@ -21,7 +21,10 @@ BUILT_IN = ("python", "prose")
 
 @runtime_checkable
 class Kit(Protocol):
-    """Examples, a verifier, a gold score and prompts for one sort of document."""
+    """Examples, a verifier, a gold score and prompts for one sort of document.
+
+    A kit may also have a `suite`: the path of a suite in YAML that the evaluation asks unless the recipe names one.
+    """
 
     @property
     def name(self) -> str:

@@ -52,7 +52,7 @@ def live_bar(context: RunContext, label: str, steps: int) -> Iterator[Callable[[
 
 def sample_hook(context: RunContext, folder: Path, tokenizer: Tokenizer) -> Callable[[int, Decoder], None]:
     """Continues three fixed prompts after 0, 10, 100, 1,000 ... updates and at the end, into `samples.jsonl`."""
-    prompts = context.kits[0].watch_prompts()
+    prompts = context.main_kit.watch_prompts()
     path = folder / SAMPLES
     written = _resume_samples(path)
     last = context.plan.steps

@@ -13,10 +13,12 @@ CODE_VERSION = 1
 
 
 def suite_path(context: RunContext) -> Path | None:
-    """The recipe's suite, else that of its first kit, if it has one."""
+    """The recipe's suite, else that of the kit which most documents belong to, if it has one."""
     if context.recipe.suite:
         return Path(context.recipe.suite)
-    path = getattr(context.kits[0], "suite", None)
+    if "corpus" not in context.artifacts:
+        return None
+    path = getattr(context.main_kit, "suite", None)
     return Path(path) if path else None
 
 

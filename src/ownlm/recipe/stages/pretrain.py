@@ -61,8 +61,7 @@ def _build(context: RunContext, target: Build) -> dict[str, Any]:
         hook = sample_hook(context, target.folder, tokenizer)
         result = train(decoder, objective, settings, target.folder, target.state, context.interruption, hook, show)
     save_model(target.folder, decoder, tokenizer)
-    starters = [starter for kit in context.kits for starter in kit.starters()]
-    atomic.write_json(target.folder / STARTERS, starters)
+    atomic.write_json(target.folder / STARTERS, context.main_kit.starters())
     heldout = measure_heldout(context, decoder, tokenizer)
     return {
         **dataclasses.asdict(result),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 from ownlm.align.examples import InstructionExample
 from ownlm.data.document import Document
@@ -17,6 +18,7 @@ class PythonKit:
     """See `ownlm.recipe.kit.Kit`."""
 
     name = "python"
+    suite = Path(__file__).with_name("suite.yaml")
 
     def applies(self, document: Document) -> bool:
         """Python files, and the topics of the language reference."""
@@ -54,7 +56,7 @@ class PythonKit:
 
     def watch_prompts(self) -> list[str]:
         """A function, a module's beginning, a sentence."""
-        return ["def read(self, size=-1):\n", "import os\nimport sys\n", "The "]
+        return ["def read(self, size=-1):\n", "import os\nimport sys\n", "The"]
 
 
 kit = PythonKit()
