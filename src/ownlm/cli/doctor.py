@@ -6,8 +6,6 @@ import os
 import platform
 import shutil
 import socket
-import sys
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
@@ -16,11 +14,12 @@ from typing import TYPE_CHECKING, Any
 
 from ownlm.cli.common import size_text, verb, workspace
 from ownlm.runtime.browser import find_browser
+from ownlm.runtime.device import find_compiler, matmul_gflops
 from ownlm.runtime.progress import Screen
 from ownlm.runtime.threads import available_cores
 
 if TYPE_CHECKING:
-    import torch
+    pass
 
 LIBRARIES = ("ownlm", "torch", "tokenizers", "tiktoken", "rustbpe", "nicegui", "fastapi", "transformers")
 LEAST_DISK = 2e9
@@ -81,26 +80,9 @@ def rates() -> Iterator[Finding]:
         yield Finding(f"matmul {label}", f"{gflops:,.0f} GFLOP/s", figures={"gflops": gflops})
 
 
-def matmul_gflops(device: str, precision: torch.dtype, seconds: float = 0.7) -> float:
-    """The best rate in 10^9 operations a second of square multiplications (2 n³ operations each) in `seconds`."""
-    import torch
-
-    n = 4096 if device == "cuda" else 1024
-    left = torch.randn(n, n, device=device).to(precision)
-    right = torch.randn(n, n, device=device).to(precision)
-    best, end = float("inf"), time.perf_counter() + seconds
-    while time.perf_counter() < end:
-        started = time.perf_counter()
-        (left @ right)[0, 0].item()  # reading a number waits for the device
-        best = min(best, time.perf_counter() - started)
-    return 2 * n**3 / best / 1e9
-
-
 def compiler() -> Iterator[Finding]:
     """A C++ compiler, which torch.compile needs on processors."""
-    names = ("cl",) if sys.platform == "win32" else ("c++", "g++", "clang++")
-    found = next((name for name in names if shutil.which(name)), None)
-    yield Finding("compiler", found or "none: torch.compile is left out, and training is somewhat slower")
+    yield Finding("compiler", find_compiler() or "none: torch.compile is left out, and training is somewhat slower")
 
 
 def browser() -> Iterator[Finding]:

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 from ownlm.data.sources import Source
 from ownlm.recipe.kit import Kit, find_kit, main_kit
@@ -29,8 +28,6 @@ class RunContext:
     minutes: float
     sources: Sequence[Source] = ()
     artifacts: dict[str, Artifact] = field(default_factory=dict)
-    background: dict[str, Any] = field(default_factory=dict)
-    """Work that one stage starts and a later one waits for (futures)."""
 
     @cached_property
     def plan(self) -> Plan:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,7 +12,7 @@ from ownlm.recipe.context import RunContext
 from ownlm.recipe.measure import Machine, measure_machine, step_seconds
 from ownlm.recipe.plan import Forecast, Plan, Seconds
 from ownlm.recipe.scaling import PYTHON_SOURCES
-from ownlm.recipe.schema import Recipe
+from ownlm.recipe.schema import Recipe, check_budget
 from ownlm.recipe.stages import plan as plan_stage
 from ownlm.runtime.device import machine_name
 from ownlm.runtime.errors import ArtifactNotFound, BudgetError
@@ -24,7 +23,6 @@ from ownlm.store.artifact import Artifact
 from ownlm.store.workspace import Workspace
 from ownlm.train.optimisers import Rates
 
-SMALLEST_MINUTES = 1.0
 COMPILE_SECONDS = 20.0
 """What compiling the block costs at first; it gains a third of the training time."""
 BYTES_PER_TOKEN = {1024: 2.75, 2048: 3.1, 4096: 3.5, 8192: 3.9}
@@ -100,11 +98,7 @@ def make_plan(minutes: float, corpus: dict[str, Any], screen: Screen | None = No
     """
     import torch
 
-    if not SMALLEST_MINUTES <= minutes < math.inf:
-        raise BudgetError(
-            f"{minutes:g} minutes are no budget: the whole chain, however small, needs {SMALLEST_MINUTES:g}. "
-            f"Try --minutes {max(2, SMALLEST_MINUTES):g}."
-        )
+    check_budget(minutes)
     threads = thread_budget()
     torch.set_num_threads(threads)
     machine = measure_machine()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 import os
 import time
 from collections.abc import Callable, Sequence
@@ -17,7 +16,7 @@ from typing import Any
 from ownlm.data.corpus import survey
 from ownlm.data.sources import Source, folder_source
 from ownlm.recipe.context import RunContext
-from ownlm.recipe.schema import PYTHON, Recipe
+from ownlm.recipe.schema import PYTHON, Recipe, check_budget
 from ownlm.recipe.stages import (
     align,
     corpus,
@@ -31,14 +30,13 @@ from ownlm.recipe.stages import (
     tokens,
 )
 from ownlm.runtime import atomic
-from ownlm.runtime.errors import BudgetError, RecipeError
+from ownlm.runtime.errors import RecipeError
 from ownlm.runtime.progress import Screen
 from ownlm.runtime.signals import catch_interrupts
 from ownlm.store.artifact import Artifact
 from ownlm.store.workspace import Workspace
 
 PROGRESS = "progress.json"
-SMALLEST_MINUTES = 1.0
 
 
 @dataclass(frozen=True)
@@ -120,11 +118,7 @@ def run(
     """
     started = time.monotonic()
     budget = recipe.minutes if minutes is None else minutes
-    if not SMALLEST_MINUTES <= budget < math.inf:
-        raise BudgetError(
-            f"{budget:g} minutes are no budget: the whole chain, however small, needs {SMALLEST_MINUTES:g}. "
-            "Try --minutes 2."
-        )
+    check_budget(budget)
     # The compiler's results are kept beside the artifacts, so that a second start does not pay for them again.
     os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(workspace.root / ".cache" / "inductor"))
     with ExitStack() as stack:

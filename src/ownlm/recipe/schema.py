@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -10,9 +11,10 @@ from typing import Any
 from ownlm.data.corpus import CorpusSettings
 from ownlm.evaluate.yaml_lines import Source as Yaml
 from ownlm.evaluate.yaml_lines import Step, read_yaml
-from ownlm.runtime.errors import RecipeError
+from ownlm.runtime.errors import BudgetError, RecipeError
 from ownlm.store.workspace import NAME
 
+SMALLEST_MINUTES = 1.0
 PYTHON = "python"
 """The source that stands for this machine's own Python library and packages."""
 
@@ -66,6 +68,15 @@ _NUMBERS = {
     "samples": (2, 64), "chosen_weight": (0, 100), "temperature": (0.01, 10),
 }  # fmt: skip
 _WHOLE = {"seed", "samples"}
+
+
+def check_budget(minutes: float) -> None:
+    """Raises BudgetError for less time than the smallest chain needs, and for what is no number of minutes."""
+    if not SMALLEST_MINUTES <= minutes < math.inf:
+        raise BudgetError(
+            f"{minutes:g} minutes are no budget: the whole chain, however small, needs {SMALLEST_MINUTES:g}. "
+            "Try --minutes 2."
+        )
 
 
 def load_recipe(path: Path) -> Recipe:

@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from ownlm.runtime.counter_random import mix
+
 Hashes = npt.NDArray[np.uint64]
 
 SPAN = 50
@@ -32,21 +34,13 @@ def span_hashes(tokens: npt.NDArray[Any], span: int) -> Hashes:
     powers[0] = 1
     np.cumprod(powers, out=powers)
     prefix = np.zeros(len(tokens) + 1, dtype=np.uint64)
-    np.cumsum(_mix(tokens) * powers, out=prefix[1:])
+    np.cumsum(mix(tokens.astype(np.uint64), 1) * powers, out=prefix[1:])
     windows: Hashes = prefix[span:] - prefix[:count]
     powers = np.full(count, _BASE_INVERSE, dtype=np.uint64)
     powers[0] = 1
     np.cumprod(powers, out=powers)
     windows *= powers
     return windows
-
-
-def _mix(tokens: npt.NDArray[Any]) -> Hashes:
-    """splitmix64's finaliser (Steele et al., 2014): spreads token ids over all 64 bits."""
-    mixed: Hashes = tokens.astype(np.uint64) + np.uint64(1)
-    mixed = (mixed ^ (mixed >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    mixed = (mixed ^ (mixed >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return mixed ^ (mixed >> np.uint64(31))
 
 
 @dataclass(frozen=True)
