@@ -50,7 +50,7 @@ def decoder(seed: int = 0, **changes: object) -> Decoder:
                 # Loud blocks: with tied embeddings a quiet one's greedy answer is one token again and again.
                 parameter.normal_(0.0, 20 * parameter.shape[1] ** -0.5, generator=generator)
             elif not name.startswith("layers."):
-                parameter.mul_(10)
+                parameter.mul_(4)
     return made
 
 

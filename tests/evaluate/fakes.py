@@ -68,4 +68,4 @@ class FromNgram:
         ]
 
     def count_tokens(self, prompt: object) -> int:
-        raise NotImplementedError
+        return len(Bytes().encode(str(prompt)))

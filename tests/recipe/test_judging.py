@@ -15,7 +15,7 @@ from ownlm.align.examples import InstructionExample
 from ownlm.data.document import Document
 from ownlm.engine.local import LocalModel
 from ownlm.engine.request import Completion, ModelFacts, SamplingParams, Usage
-from ownlm.recipe.judging import Judged, answer_and_judge, askable, gain, judge_plain, summary
+from ownlm.recipe.judging import Judged, answer_and_judge, askable, gain, judgeable, summary
 from ownlm.recipe.stages.instruct import KIT, write_examples
 from ownlm.score.memorised import TrainingSpans
 from ownlm.score.verdict import Verdict
@@ -140,13 +140,9 @@ def test_a_models_own_held_out_prompts(tmp_path: Path) -> None:
     stranger = InstructionExample.of("?", "!", "doc", "checked", {KIT: "gone"})
     examples = [example("a", task="plain"), example("b"), stranger, example("c"), example("d")]
     write_examples(path, examples)
-    found = judge_plain(scripted("b.", "x."), path, KITS, 2, PARAMS)
-    assert [(group[0].example.meta["target"], group[0].verdict.passed) for group in found] == [
-        ("b", True),
-        ("c", False),
-    ]
+    assert [each.meta["target"] for each in judgeable(path, KITS)] == ["b", "c", "d"]
     write_examples(path, [example("a", task="plain")])
-    assert len(judge_plain(scripted("a."), path, KITS, 2, PARAMS)) == 1, "better than no verdict at all"
+    assert len(judgeable(path, KITS)) == 1, "better than no verdict at all"
 
 
 def test_the_same_seed_asks_the_same_way_and_samples_differ() -> None:

@@ -13,12 +13,15 @@ from pathlib import Path
 import pytest
 
 from ownlm.engine.open import open_model
+from ownlm.recipe import own_choices
+from ownlm.recipe.judging import judgeable
+from ownlm.recipe.kit import kits
 from ownlm.recipe.own_choices import align_pairs, conclude
 from ownlm.recipe.stages.instruct import HELDOUT
 from ownlm.recipe.stages.preferences import PAIRS
 from ownlm.runtime.errors import ArtifactNotFound, BudgetError, Interrupted, OwnLMError
 from ownlm.runtime.progress import Bar, Screen
-from ownlm.store.workspace import Workspace
+from ownlm.store.workspace import Build, Workspace
 from small_run import Chain
 
 QUIET = Screen(quiet=True)
@@ -63,6 +66,31 @@ def test_a_few_choices_make_a_model_and_a_verdict(
     assert again.id == made.id, "the same pairs make the same model"
     assert copied.aliases()["mine"] == made.id, "and it answers to the new name too"
     assert "Built before: " in capsys.readouterr().out
+
+
+def test_the_verdict_is_on_prompts_that_nobody_chose_about(copied: Workspace, pairs: Path) -> None:
+    held = judgeable(copied.resolve("small").path / HELDOUT, kits())
+    lines = [
+        json.dumps({"prompt": [m.to_json() for m in each.prompt], "chosen": "one", "rejected": "two"}) for each in held
+    ]
+    pairs.write_text("\n".join(lines[1:]) + "\n", "utf-8")
+    made = align_pairs("small", pairs, copied, QUIET, 0.1)
+    assert made.metrics["verdict"]["difference"]["n"] == 1
+    pairs.write_text("\n".join(lines) + "\n", "utf-8")
+    with pytest.raises(OwnLMError, match="Every held-out prompt of small is among the pairs"):
+        align_pairs("small", pairs, copied, QUIET, 0.1)
+
+
+def test_as_many_steps_as_fit_into_the_time(tmp_path: Path) -> None:
+    def steps(name: str, minutes: float, seconds: float) -> int:
+        (tmp_path / name).mkdir(exist_ok=True)
+        target = Build("model", name, "0" * 12, tmp_path / name)
+        return own_choices._steps(target, minutes, seconds)
+
+    assert steps("quick", 1, 0.01) == own_choices.STEPS_A_MINUTE
+    assert steps("slow", 1, 1.0) == 17
+    assert steps("slow", 1, 0.01) == 17, "decided once"
+    assert steps("crawling", 1, 60) == own_choices.FEWEST_STEPS
 
 
 def test_the_verdict_is_what_the_interval_says() -> None:

@@ -260,7 +260,7 @@ def test_no_answer_that_passes_leaves_the_documents_own_ones(
     result = run_small(built.recipe, copied)
     told = metrics(result, "preferences")
     assert told["pass_rate"] == 0
-    assert told["pairs"] == told["reference_pairs"] == 6
+    assert told["pairs"] == told["reference_pairs"] > 0
     pairs = [
         json.loads(line)
         for line in (result.artifacts["preferences"].path / PAIRS).read_text("utf-8").split("\n")

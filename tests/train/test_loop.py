@@ -201,7 +201,7 @@ def test_too_many_bad_steps_in_a_row_end_the_run(tmp_path: Path, stops: tuple[in
     run = Run(tmp_path / "run", objective=Poisoned(*range(1, STEPS)))
     for at in stops:
         run.stop(at)
-    with pytest.raises(NumericalError, match=r"10 steps in a row, up to step 11\. Lower the learning rates"):
+    with pytest.raises(NumericalError, match=r"10 steps in a row, up to step 11\. Start again with another seed"):
         run.go()
 
 

@@ -21,10 +21,12 @@ def test_every_parameter_is_in_exactly_one_group(tied: bool) -> None:
 
 
 def test_rates_reach_their_groups() -> None:
-    rates = Rates(matrices=0.3, embeddings=0.2, vectors=0.1, momentum=0.8, beta1=0.7, weight_decay=0.05).scaled(0.5)
+    rates = Rates(matrices=0.3, embeddings=0.2, vectors=0.1, momentum=0.8, beta1=0.7, weight_decay=0.05).scaled(
+        0.5, 0.25
+    )
     muon, adamw = build_optimisers(tiny.decoder(), rates)
     assert isinstance(muon, Muon) and isinstance(adamw, torch.optim.AdamW)
     peaks = [group["peak"] for optimiser in (muon, adamw) for group in optimiser.param_groups]
-    assert peaks == pytest.approx([0.15, 0.1, 0.05])
+    assert peaks == pytest.approx([0.15, 0.05, 0.025])
     assert muon.param_groups[0]["momentum"] == 0.8 and muon.param_groups[0]["weight_decay"] == 0.05
     assert adamw.param_groups[0]["betas"] == (0.7, 0.95)

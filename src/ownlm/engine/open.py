@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ownlm.engine.request import LanguageModel, ModelFacts
 from ownlm.runtime.errors import ArtifactNotFound, ModelNotFound, OwnLMError
-from ownlm.store.artifact import Artifact
+from ownlm.store.artifact import Artifact, sha256_of
 from ownlm.store.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -77,6 +78,8 @@ def open_folder(
     from ownlm.model.kernels import Kernels, use
 
     decoder = load_model(folder)
+    if precision not in ("float32", "bfloat16"):
+        raise OwnLMError(f"precision={precision!r}: it is float32 or bfloat16.")
     kernels = Kernels("bfloat16", "tiled") if precision == "bfloat16" else Kernels()
     tokenizer = Tokenizer.load(folder)
     if tokenizer.vocab_size > decoder.config.vocabulary:
@@ -87,13 +90,22 @@ def open_folder(
     template = _chat_template(folder) or CHATML_TEMPLATE
     facts = ModelFacts(
         name=name,
-        id=identifier or folder.name,
+        id=identifier or folder_id(folder),
         context=decoder.config.context,
         parameters=decoder.config.parameters,
         heldout_bits_per_byte=heldout_bits_per_byte,
         stage=stage,
     )
     return LocalModel(use(decoder, kernels), tokenizer, ChatFormat(template), facts)
+
+
+def folder_id(folder: Path) -> str:
+    """12 hexadecimal digits of the contents that decide what the model answers: another model has another id."""
+    digest = hashlib.sha256()
+    names = ("*.safetensors", "config.json", "tokenizer.json", "tokenizer_config.json", "chat_template.jinja")
+    for path in sorted(path for name in names for path in folder.glob(name)):
+        digest.update(f"{path.name}:{sha256_of(path)}\n".encode())
+    return digest.hexdigest()[:12]
 
 
 def _chat_template(folder: Path) -> str | None:

@@ -23,6 +23,9 @@ from ownlm.evaluate.ngram import NgramModel
 MAX_TOKENS = 6
 """The longest proposal of the model and of the n-gram model."""
 
+LONGEST_PIECE = 24
+"""Tokens that a followed first piece may come to when it is encoded again after the text before it."""
+
 _TAIL = re.compile(
     r"""(?: (?:[^\r\n\w]|_)?[^\W\d_]+        # letters, with the one sign before them that their token may include
           | [ ]?(?:[^\s\w]|_)+(?:[\r\n]\s*)? # signs, with the line break and the indentation that follow
@@ -182,8 +185,8 @@ class ModelCompleter:
     """
 
     model: LanguageModel
-    context: int = 240
-    """Characters before the cursor that the model sees."""
+    context: int = 1_000
+    """Characters before the cursor that the model sees, fewer where they are more tokens than it can read."""
     name: str = "model"
     _known: dict[str, _Known] = field(default_factory=dict, repr=False)
 
@@ -192,7 +195,7 @@ class ModelCompleter:
     def propose(self, prefixes: Sequence[str]) -> list[str]:
         """At most `MAX_TOKENS` tokens, up to the end of the line."""
         healed = [heal(prefix) for prefix in prefixes]
-        asks = [(head[-self.context :], typed) for head, typed in healed]
+        asks = [(self._readable(head), typed) for head, typed in healed]
         new = [head for head in dict.fromkeys(head for head, _ in asks) if head not in self._known]
         for head, completion in zip(new, self._generate(new), strict=True):
             self._known[head] = _first_pieces(completion)
@@ -202,6 +205,14 @@ class ModelCompleter:
         for (head, piece), completion in zip(followed, completions, strict=True):
             self._known[head].texts[piece] = piece + completion.text
         return [self._proposal(head, typed) for head, typed in asks]
+
+    def _readable(self, head: str) -> str:
+        """The end of the text that leaves the model room for a proposal."""
+        head = head[-self.context :]
+        room = self.model.facts.context - MAX_TOKENS - LONGEST_PIECE
+        while head and self.model.count_tokens(head) > room:
+            head = head[len(head) // 8 + 1 :]
+        return head
 
     def _generate(self, prompts: list[str]) -> list[Completion]:
         if not prompts:

@@ -168,7 +168,7 @@ def run_heldout(
     if pieces:
         words = WordCompleter.train(document.text for document in train)
         keystrokes = Keystrokes(
-            replay(ModelCompleter(model, before_limit(model)), pieces, seed),
+            replay(ModelCompleter(model), pieces, seed),
             replay(NgramCompleter(ngram, tokenizer), pieces, seed),
             replay(words, pieces, seed),
         )
@@ -185,8 +185,3 @@ def run_heldout(
         also = f", primed with the training text {primed:.3f}" if primed is not None and math.isfinite(primed) else ""
         say(f"xz -9 needs {sizes.cold_bits_per_byte:.3f} bits per byte cold{also}.")
     return HeldoutResult(ours, theirs, len(ngram.orders), sizes, keystrokes, asked)
-
-
-def before_limit(model: LanguageModel) -> int:
-    """Characters of context for the model's completions: what surely fits beside the proposal, at most 240."""
-    return max(16, min(240, model.facts.context // 2))

@@ -97,7 +97,7 @@ class _Typing:
 
 
 def take_excerpts(
-    documents: Sequence[Document], seed: int, excerpts: int = 60, characters: int = 130, before: int = 400
+    documents: Sequence[Document], seed: int, excerpts: int = 60, characters: int = 130, before: int = 1_000
 ) -> list[Excerpt]:
     """A seeded sample of held-out text: one excerpt from each of `excerpts` documents (several where there are fewer).
 

@@ -12,14 +12,19 @@ from ownlm.model.layers import Linear, RMSNorm
 from ownlm.model.tiled_attention import tiled_attention
 
 
+def rope_frequencies(config: DecoderConfig, device: torch.device | None = None) -> Tensor:
+    """How far each rotary plane turns from one position to the next, in radians, fastest first: `(head_dim / 2,)`."""
+    exponents = torch.arange(0, config.head_dim, 2, dtype=torch.float32, device=device) / config.head_dim
+    return 1.0 / config.rope_theta**exponents
+
+
 def rope_tables(config: DecoderConfig, positions: Tensor) -> tuple[Tensor, Tensor]:
     """Cosines and sines of the rotary angles (Su et al. 2021), in fp32.
 
     `positions`: `(time,)` or `(batch, time)`. Returns two tensors `(..., time, head_dim)`: angle i and i + head_dim/2
     are the same, the "rotate half" layout of the Hugging Face checkpoints.
     """
-    exponents = torch.arange(0, config.head_dim, 2, dtype=torch.float32, device=positions.device) / config.head_dim
-    angles = positions.float().unsqueeze(-1) * (1.0 / config.rope_theta**exponents)
+    angles = positions.float().unsqueeze(-1) * rope_frequencies(config, positions.device)
     angles = torch.cat((angles, angles), dim=-1)
     return angles.cos(), angles.sin()
 

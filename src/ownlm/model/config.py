@@ -26,7 +26,7 @@ class DecoderConfig:
     head_dim: int
     ffn: int
     context: int
-    rope_theta: float = 10_000.0
+    rope_theta: float = 100_000.0
     norm_eps: float = 1e-6
     qk_norm: bool = True
     tied_embeddings: bool = True

@@ -12,9 +12,13 @@ from ownlm.model.attention import Attention, rope_tables
 from ownlm.model.cache import Cache
 from ownlm.model.config import DecoderConfig
 from ownlm.model.cross_entropy import SoftmaxGradient, softmax_gradient
+from ownlm.model.induction import can_hold_induction, write_induction
 from ownlm.model.layers import FeedForward, RMSNorm
 
 BlockFunction = Callable[..., Tensor]
+
+EMBEDDING_DEVIATION = 0.05
+"""Larger than the usual 0.02: the first steps must not drown what the induction circuit reads."""
 
 
 class Block(nn.Module):
@@ -101,6 +105,7 @@ def initialise(decoder: Decoder, seed: int) -> None:
     """Fresh weights from `seed`: normal with fan-in scale for matrices, zero for those that write to the residual.
 
     Zero output projections make every block start as the identity (as in muP practice and nanochat); norms start at 1.
+    On top of that the first two layers get an induction circuit, where they can hold one: see `ownlm.model.induction`.
     """
     generator = torch.Generator().manual_seed(seed)
     for name, parameter in decoder.named_parameters():
@@ -109,6 +114,8 @@ def initialise(decoder: Decoder, seed: int) -> None:
         elif name.endswith(("o_proj.weight", "down_proj.weight")):
             parameter.zero_()
         elif "embed" in name or "lm_head" in name:
-            parameter.normal_(0.0, 0.02, generator=generator)
+            parameter.normal_(0.0, EMBEDDING_DEVIATION, generator=generator)
         else:
             parameter.normal_(0.0, parameter.shape[1] ** -0.5, generator=generator)
+    if can_hold_induction(decoder):
+        write_induction(decoder, generator)

@@ -65,14 +65,6 @@ def askable(
     return list(islice(fitting, most))
 
 
-def judge_plain(
-    model: LocalModel, path: Path, kits: Sequence[Kit], prompts: int, params: SamplingParams
-) -> list[list[Judged]]:
-    """Judges one answer to each of the first `judgeable` prompts of a model folder, copies not looked for."""
-    examples = askable(model, judgeable(path, kits), params.max_tokens, prompts)
-    return answer_and_judge(model, examples, kits, None, 1, params)
-
-
 def judgeable(path: Path, kits: Sequence[Kit]) -> list[InstructionExample]:
     """The examples of a file that their kit can verify; without any such, all whose kit is known."""
     by_name = {kit.name: kit for kit in kits}

@@ -2,24 +2,31 @@
 
 from __future__ import annotations
 
+import json
 import math
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from ownlm.data.message import Message
+from ownlm.recipe.stages.align import RATES
 from ownlm.recipe.stages.instruct import HELDOUT
 from ownlm.recipe.stages.preferences import ANSWER_TOKENS
+from ownlm.runtime import atomic
 from ownlm.runtime.errors import BudgetError, OwnLMError
 from ownlm.runtime.progress import Screen
 from ownlm.runtime.signals import catch_interrupts
 from ownlm.store.artifact import Artifact, sha256_of
 from ownlm.store.workspace import Build, Workspace
 
-CODE_VERSION = 1
-LEARNING_RATE = 0.02
+CODE_VERSION = 2
 LONGEST = 384
 """Tokens of a prompt with one answer; longer pairs are left out and counted."""
+ROWS = 8
 STEPS_A_MINUTE = 40
+"""At most: so many steps see each of ten pairs some thirty times. A slower machine does what fits into the time."""
+FEWEST_STEPS = 4
 VERDICT_PROMPTS = 40
 
 
@@ -46,27 +53,32 @@ def align_pairs(
         )
     if not 0 < minutes < math.inf:
         raise BudgetError(f"{minutes:g} minutes are no budget for training; 1 is usual.")
-    steps = max(4, round(STEPS_A_MINUTE * minutes))
     with catch_interrupts() as interruption:
         artifact, reused = workspace.make(
             "model",
             name or f"{base.name}-yours",
-            lambda target: _build(target, base, found, steps, screen, interruption),
+            lambda target: _build(target, base, found, minutes, screen, interruption),
             inputs={"base": base.id},
-            settings={"stage": "aligned", "objective": "dpo", "pairs": sha256_of(pairs), "steps": steps,
-                      "learning_rate": LEARNING_RATE, "beta": 0.1},
+            settings={"stage": "aligned", "objective": "dpo", "pairs": sha256_of(pairs), "minutes": minutes,
+                      "rates": RATES, "beta": 0.1},
             code_version=CODE_VERSION,
             resumable=True,
         )  # fmt: skip
     # The same pairs under another name are the same model: it is reused, and answers to both names.
     workspace.point(name or artifact.name, artifact)
     verdict = artifact.metrics["verdict"]
+    left_out = artifact.metrics["pairs_too_long"]
+    without = f" ({left_out} longer than {LONGEST} tokens were left out)" if left_out else ""
     screen.say(
-        f"{'Built before: ' if reused else ''}{artifact.name} learned from {artifact.metrics['pairs']} pairs. On "
-        f"{verdict['difference']['n']} held-out prompts {verdict['after']['value']:.0%} of its answers pass the "
+        f"{'Built before: ' if reused else ''}{artifact.name} learned from {artifact.metrics['pairs']} pairs{without}. "
+        f"On {verdict['difference']['n']} held-out prompts {verdict['after']['value']:.0%} of its answers pass the "
         f"verifier, before {verdict['before']['value']:.0%}: {verdict['conclusion']}."
     )
     return artifact
+
+
+def _key(prompt: Sequence[Message]) -> tuple[tuple[str, str], ...]:
+    return tuple((message.role, message.text) for message in prompt)
 
 
 def conclude(difference: dict[str, Any]) -> str:
@@ -76,9 +88,25 @@ def conclude(difference: dict[str, Any]) -> str:
     return "worse" if difference["high"] < 0 else "too few to tell"
 
 
+def _steps(target: Build, minutes: float, reference_seconds: float) -> int:
+    """Steps that fit into the time, from what the reference took for a batch; decided once, so that resuming agrees.
+
+    A training step costs three such forward passes, and some more for the optimiser.
+    """
+    path = target.folder / "run-state" / "steps.json"
+    if path.exists():
+        return int(json.loads(path.read_text("utf-8")))
+    fitting = int(60 * minutes / (3.5 * reference_seconds))
+    steps = max(FEWEST_STEPS, min(fitting, round(STEPS_A_MINUTE * minutes)))
+    atomic.write_json(path, steps)
+    return steps
+
+
 def _build(
-    target: Build, base: Artifact, pairs: list[Any], steps: int, screen: Screen, interruption: Any
+    target: Build, base: Artifact, pairs: list[Any], minutes: float, screen: Screen, interruption: Any
 ) -> dict[str, Any]:
+    import time
+
     import torch
 
     from ownlm.align.dpo import DpoObjective, reference_logprobs
@@ -88,7 +116,7 @@ def _build(
     from ownlm.engine.open import open_artifact, open_folder
     from ownlm.engine.request import SamplingParams
     from ownlm.model.files import load_model, save_model
-    from ownlm.recipe.judging import gain, judge_plain, summary
+    from ownlm.recipe.judging import answer_and_judge, askable, gain, judgeable, summary
     from ownlm.recipe.kit import kits
     from ownlm.runtime.threads import thread_budget
     from ownlm.train.loop import TrainSettings, train
@@ -101,19 +129,28 @@ def _build(
     encoded, left_out = encode_pairs(pairs, tokenizer, chat, longest)
     if not encoded:
         raise OwnLMError(f"All {len(pairs)} pairs are longer than {longest} tokens.")
+    # Whoever chose between two answers to a prompt has taught it: the verdict is on other prompts.
+    asked = {_key(pair.prompt) for pair in pairs}
+    examples = [each for each in judgeable(base.path / HELDOUT, kits()) if _key(each.prompt) not in asked]
+    examples = askable(open_artifact(base), examples, ANSWER_TOKENS, VERDICT_PROMPTS)
+    if not examples:
+        raise OwnLMError(f"Every held-out prompt of {base.name} is among the pairs: none is left for the verdict.")
     decoder = load_model(base.path)
+    started = time.perf_counter()
     reference = reference_logprobs(decoder, encoded, longest, tokenizer.end_of_text)
+    rows = min(ROWS, len(encoded))
+    steps = _steps(target, minutes, rows * (time.perf_counter() - started) / len(encoded))
     objective = DpoObjective(
         encoded,
         *reference,
         target.id,
         longest,
-        min(8, len(encoded)),
+        rows,
         tokenizer.end_of_text,
         beta=0.1,
         chosen_weight=0.2,
     )
-    settings = TrainSettings(Schedule(steps, warmup=0.1), Rates().scaled(LEARNING_RATE))
+    settings = TrainSettings(Schedule(steps, warmup=0.1), Rates().scaled(*RATES))
     with screen.bar("Learning from your choices", steps, "steps") as bar:
         train(
             decoder, objective, settings, target.folder, target.state, interruption,
@@ -125,7 +162,7 @@ def _build(
             shutil.copyfile(base.path / each, target.folder / each)
     params = SamplingParams(max_tokens=ANSWER_TOKENS, temperature=0.8, seed=0)
     before, after = (
-        judge_plain(each, base.path / HELDOUT, kits(), VERDICT_PROMPTS, params)
+        answer_and_judge(each, examples, kits(), None, 1, params)
         for each in (open_artifact(base), open_folder(target.folder, target.name))
     )
     difference = gain(before, after, 0)["pass_rate"]
@@ -134,7 +171,7 @@ def _build(
         "pairs_too_long": left_out,
         "parameters": decoder.config.parameters,
         "context": decoder.config.context,
-        "heldout_bits_per_byte": base.metrics.get("heldout_bits_per_byte"),
+        "steps": steps,
         "verdict": {
             "metric": "answers to held-out prompts that pass the verifier",
             "before": summary(before, 0)["pass_rate"],

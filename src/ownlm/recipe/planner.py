@@ -25,8 +25,11 @@ from ownlm.train.optimisers import Rates
 
 COMPILE_SECONDS = 20.0
 """What compiling the block costs at first; it gains a third of the training time."""
+SLACK = 1.08
+"""What a step of a long run takes, as a share of the measured one: checkpoints, samples, and a warmer machine."""
+FEWEST_STEPS = 20
 BYTES_PER_TOKEN = {1024: 2.75, 2048: 3.1, 4096: 3.5, 8192: 3.9}
-"""Of Python and prose, by vocabulary; replaced by the corpus' own figure once it is tokenised."""
+"""Of Python and prose, by vocabulary."""
 
 
 @dataclass(frozen=True)
@@ -109,11 +112,14 @@ def make_plan(minutes: float, corpus: dict[str, Any], screen: Screen | None = No
     train_seconds = seconds.pretrain - (COMPILE_SECONDS if compiled else 0)
     distinct = float(corpus["bytes"] - corpus["heldout_bytes"])
     rate = machine.matmul_gflops[machine.precision] * 1e9
-    size = choose_size(rate, train_seconds, context, distinct, compiled)
-    config = size.config(context)
-    step = step_seconds(config, kernels, rows)
-    steps = int(train_seconds / (step * 1.03))
-    if steps < 20:
+    best = LADDER.index(choose_size(rate, train_seconds, context, distinct, compiled))
+    for size in reversed(LADDER[: best + 1]):
+        config = size.config(context)
+        step = step_seconds(config, kernels, rows)
+        steps = int(train_seconds / (step * SLACK))
+        if steps >= FEWEST_STEPS:
+            break
+    else:
         raise BudgetError(
             f"{minutes:g} minutes are too few on this machine: a training step of the smallest model takes "
             f"{step:.1f} s. Give more minutes."
@@ -183,7 +189,7 @@ def plan_command(workspace: Workspace, screen: Screen, minutes: float, corpus: s
     context.artifacts["plan"] = artifact
     screen.say(plan_stage.sentence(context, artifact) + (" (Planned before.)" if reused else ""))
     screen.table(("choice", "value", "why"), context.plan.reasons)
-    screen.next("ownlm demo", f"or `ownlm run RECIPE.yaml --minutes {minutes:g}`, which follow this plan")
+    screen.next(f"ownlm demo --minutes {minutes:g}", "or `ownlm run RECIPE.yaml` with the same minutes")
     screen.result({"id": artifact.id, **dataclasses.asdict(context.plan)})
     return artifact
 

@@ -33,5 +33,5 @@ class ScalingLaw:
         return self.floor + self.a * size + self.b * text
 
 
-PYTHON_SOURCES = ScalingLaw(floor=0.406, a=0.45, alpha=0.30, b=1.62, beta=0.30, spread=0.08)
+PYTHON_SOURCES = ScalingLaw(floor=0.06, a=0.25, alpha=0.30, b=1.61, beta=0.235, spread=0.10)
 """Fitted to the runs in docs/experiments/001-demo-model.md."""

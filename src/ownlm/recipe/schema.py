@@ -97,7 +97,7 @@ def load_recipe(path: Path) -> Recipe:
     folder = path.parent
     data["sources"] = tuple(s if s == PYTHON else str(folder / Path(s).expanduser()) for s in data["sources"])
     if data.get("suite"):
-        data["suite"] = str(folder / data["suite"])
+        data["suite"] = str(folder / Path(data["suite"]).expanduser())
     return Recipe(**data, path=path)
 
 

@@ -85,7 +85,7 @@ def tiles(facts: Facts) -> list[tuple[str, str, str]]:
     if saved:
         found.append((percent(saved["value"], 0), "of keystrokes saved", "typing held-out files again"))
     if gain:
-        found.append((f"{100 * gain['value']:+.0f}", "points by alignment", "more answers pass the checks"))
+        found.append((f"{round(100 * gain['value']):+d}", "points by alignment", "more answers pass the checks"))
     return found
 
 

@@ -25,6 +25,15 @@ class Interruption:
         """What to raise once everything is saved: `raise interruption.error("Saved at step 40. ...")`."""
         return Interrupted(self.exit_code, message)
 
+    def check(self) -> None:
+        """For work that is not saved half-way, between its pieces.
+
+        Raises:
+            Interrupted: stopping was asked for.
+        """
+        if self.requested:
+            raise self.error("Stopped; all stages before this one are saved. The same command does this one again.")
+
 
 @contextmanager
 def catch_interrupts() -> Iterator[Interruption]:

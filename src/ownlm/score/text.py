@@ -142,7 +142,7 @@ def _each(target: str | list[str]) -> list[str]:
 def _json(answer: Answer, target: bool) -> float:
     try:
         json.loads(answer.text)
-    except ValueError:
+    except (ValueError, RecursionError):
         return float(not target)
     return float(target)
 

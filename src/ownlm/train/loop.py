@@ -104,7 +104,7 @@ def train(
             if bad >= _PATIENCE:
                 raise NumericalError(
                     f"Training met non-finite numbers in {bad} steps in a row, up to step {progress.step}. "
-                    "Lower the learning rates, or train in float32."
+                    "Start again with another seed, or with other minutes, which plan another model."
                 )
             due = time.monotonic() - saved > settings.checkpoint_seconds
             if interruption.requested or (due and progress.step < steps):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 
 import torch
@@ -15,20 +16,19 @@ from ownlm.train.muon import Muon
 class Rates:
     """Peak learning rates. `matrices` is Muon's, `embeddings` and `vectors` AdamW's (Loshchilov and Hutter 2019)."""
 
-    matrices: float = 0.04
-    embeddings: float = 0.03
-    vectors: float = 0.03
+    matrices: float = 0.01
+    embeddings: float = 0.04
+    vectors: float = 0.04
     momentum: float = 0.95
     beta1: float = 0.9
     beta2: float = 0.95
     weight_decay: float = 0.0
 
-    def scaled(self, factor: float) -> Rates:
-        """All three rates times `factor`."""
-        return Rates(
-            self.matrices * factor, self.embeddings * factor, self.vectors * factor,
-            self.momentum, self.beta1, self.beta2, self.weight_decay,
-        )  # fmt: skip
+    def scaled(self, matrices: float, rest: float) -> Rates:
+        """These rates times a share for the matrices, and one for embeddings and vectors."""
+        return dataclasses.replace(
+            self, matrices=self.matrices * matrices, embeddings=self.embeddings * rest, vectors=self.vectors * rest
+        )
 
 
 def parameter_groups(decoder: Decoder) -> dict[str, list[Tensor]]:

@@ -9,7 +9,7 @@ from ownlm.recipe.context import RunContext
 from ownlm.store.artifact import Artifact, sha256_of
 from ownlm.store.workspace import Build
 
-CODE_VERSION = 1
+CODE_VERSION = 2
 
 
 def suite_path(context: RunContext) -> Path | None:
@@ -62,6 +62,7 @@ def _build(context: RunContext, target: Build, suite: Path | None) -> dict[str, 
         model=base, ngram=ngram, tokenizer=tokenizer, train=documents, heldout=heldout, xz=xz,
         seed=context.recipe.seed, excerpts=context.plan.excerpts,
     )  # fmt: skip
+    context.interruption.check()
     found = result.to_json()
     if suite is not None:
         answered = run_suite(open_artifact(context.artifacts["aligned"]), read_suite(suite), context.recipe.seed)

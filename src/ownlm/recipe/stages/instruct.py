@@ -23,12 +23,14 @@ if TYPE_CHECKING:
     from ownlm.align.sft import SftObjective
     from ownlm.model.decoder import Decoder
 
-CODE_VERSION = 1
+CODE_VERSION = 2
 TRAIN, HELDOUT = "instructions.jsonl", "heldout-instructions.jsonl"
+PAIR_PROMPTS = 200
+"""Held-out prompts kept beside the model, for people's blind comparisons."""
 VERIFIABLE_SHARE = 0.5
 """Of the examples that the kits can verify, since those are what alignment works on."""
-LEARNING_RATE = 0.3
-"""As a share of the pre-training rates."""
+RATES = (0.25, 0.1)
+"""Of the pre-training rates: the matrices' share, and that of embeddings and vectors, which forget fastest."""
 KIT = "kit"
 """The key in an example's `meta` that names its kit."""
 
@@ -42,7 +44,7 @@ def make(context: RunContext) -> tuple[Artifact, bool]:
         inputs=context.inputs("base", "corpus", "plan"),
         settings={
             "stage": "instructed", "objective": "sft", "kits": list(context.recipe.kits), "seed": context.recipe.seed,
-            "steps": context.plan.sft_steps, "learning_rate": LEARNING_RATE, "verifiable_share": VERIFIABLE_SHARE,
+            "steps": context.plan.sft_steps, "rates": RATES, "verifiable_share": VERIFIABLE_SHARE,
         },
         code_version=CODE_VERSION,
         resumable=True,
@@ -158,14 +160,18 @@ def _build(context: RunContext, target: Build) -> dict[str, Any]:
         before = _validate(decoder, validation)
         atomic.write_json(before_path, before)
     settings = TrainSettings(
-        Schedule(plan.sft_steps, warmup=0.05, decay=0.7), plan.rates.scaled(LEARNING_RATE), peak_flops=plan.peak_flops
+        Schedule(plan.sft_steps, warmup=0.05, decay=0.7), plan.rates.scaled(*RATES), peak_flops=plan.peak_flops
     )
     with live_bar(context, "Fine-tuning", plan.sft_steps) as show:
         result = train(decoder, objective, settings, target.folder, target.state, context.interruption, on_metrics=show)
     save_model(target.folder, decoder, tokenizer)
-    prompts = [[message.to_json() for message in example.prompt] for example in verifiable(context, heldout)]
-    shown = prompts or [[message.to_json() for message in example.prompt] for example in heldout]
-    atomic.write_json(target.folder / "pair_prompts.json", shown[:200])
+    asked = [
+        example.prompt
+        for example in verifiable(context, heldout)
+        if len(chat.encode(tokenizer, example.prompt, add_generation_prompt=True)[0]) <= plan.context // 2
+    ]
+    shown = [[message.to_json() for message in prompt] for prompt in asked]
+    atomic.write_json(target.folder / "pair_prompts.json", shown[:PAIR_PROMPTS])
     starters = json.loads((base / STARTERS).read_text("utf-8"))
     atomic.write_json(target.folder / STARTERS, starters)
     heldout_loss = measure_heldout(context, decoder, tokenizer)
@@ -211,7 +217,8 @@ def sentence(context: RunContext, artifact: Artifact) -> str:
     """What was taught."""
     found = artifact.metrics
     tasks = ", ".join(f"{count:,} {task}" for task, count in sorted(found["tasks"].items()))
+    without = f" {found['too_long']:,} longer ones than the context were left out." if found["too_long"] else ""
     return (
         f"Fine-tuned on conversations made from the corpus ({tasks}): held-out answers cost "
-        f"{found['validation_loss_after']:.2f} nats a token instead of {found['validation_loss_before']:.2f}."
+        f"{found['validation_loss_after']:.2f} nats a token instead of {found['validation_loss_before']:.2f}.{without}"
     )

@@ -11,7 +11,7 @@ from ownlm.runtime.device import machine_name
 from ownlm.store.artifact import Artifact
 from ownlm.store.workspace import Build
 
-CODE_VERSION = 1
+CODE_VERSION = 2
 
 
 def make(context: RunContext) -> tuple[Artifact, bool]:

@@ -66,6 +66,7 @@ def _build(context: RunContext, target: Build) -> dict[str, Any]:
     everything: list[list[Judged]] = []
     with context.screen.bar("Sampling answers", len(examples), "prompts") as bar:
         for first in range(0, len(examples), 32):
+            context.interruption.check()
             seed = derive_seed(context.recipe.seed, "preferences", first)
             params = SamplingParams(max_tokens=ANSWER_TOKENS, temperature=align.temperature, seed=seed)
             group = examples[first : first + 32]
@@ -91,7 +92,9 @@ def _pairs(judged: Sequence[Judged]) -> list[dict[str, Any]]:
     ranked = sorted(judged, key=lambda each: (each.verdict.passed, each.verdict.value), reverse=True)
     pairs = []
     for better, worse in zip(ranked[:2], reversed(ranked[-2:]), strict=True):
-        if better.verdict.value > worse.verdict.value and better.answer.strip() and worse.answer.strip():
+        # The same text may come from other tokens, and then be cut off or copied: nobody can choose between the two.
+        told_apart = better.verdict.value > worse.verdict.value and better.answer != worse.answer
+        if told_apart and better.answer.strip() and worse.answer.strip():
             pairs.append(_pair(worse, better.answer, better.verdict))
     return pairs
 

@@ -11,7 +11,7 @@ from ownlm.runtime.seeds import derive_seed
 from ownlm.store.artifact import Artifact
 from ownlm.store.workspace import Build
 
-CODE_VERSION = 1
+CODE_VERSION = 2
 STARTERS = "starters.json"
 
 
