@@ -22,6 +22,7 @@ import uvicorn
 
 from ownlm.data.message import Message
 from ownlm.engine.request import Event, Finished, ModelFacts, SamplingParams, TextDelta, TextScore, Usage
+from ownlm.runtime.errors import OwnLMError
 from ownlm.serve.app import create_app
 from ownlm.serve.models import ModelSet
 from ownlm.serve.run import listen
@@ -56,11 +57,23 @@ STARTERS = [
 FORECAST = {"seconds": 255, "tokens": 6_750_000, "heldout_bits_per_byte": 1.27, "low": 1.2, "high": 1.35}
 
 
+CLOSED = "closed.txt"
+"""A file in the workspace: the prompts whose answers were closed before their end, one a line."""
+
+
+BROKEN = "broken.txt"
+"""While the workspace has a file of this name no model answers."""
+
+
 class Script:
-    """Says its stage's answer word by word; a prompt with "hostile" gets HTML, one with "slow" a long answer."""
+    """Says its stage's answer word by word.
+
+    A prompt with "hostile" gets HTML, one with "slow" a long answer, and one with "endless" a slow one.
+    """
 
     def __init__(self, stage: str, artifact: Artifact) -> None:
         self.stage, self._artifact = stage, artifact
+        self.closed = artifact.path.parent.parent / CLOSED
 
     @property
     def facts(self) -> ModelFacts:
@@ -69,19 +82,26 @@ class Script:
     def stream(self, prompt: str | Sequence[int] | Sequence[Message], params: SamplingParams) -> Iterator[Event]:
         asked = prompt if isinstance(prompt, str) else str(getattr(prompt[-1], "text", ""))
         answer = ANSWERS[self.stage]
+        if (self.closed.parent / BROKEN).exists():
+            raise OwnLMError("It is broken.")
         if "hostile" in asked:
             answer = HOSTILE
         elif "slow" in asked:
             answer = "word " * 2000
         elif params.temperature == 0.9:  # a pair: two answers that differ
             answer += f"\nVariant {params.seed}."
-        for index, word in enumerate(re.findall(r"\s*\S+\s?", answer)):
-            time.sleep(0.004)
-            if index == params.max_tokens:
-                yield Finished("length", Usage(9, index))
-                return
-            yield TextDelta(word)
-        yield Finished("stop", Usage(9, len(answer.split())))
+        try:
+            for index, word in enumerate(re.findall(r"\s*\S+\s?", answer)):
+                time.sleep(0.05 if "endless" in asked else 0.004)
+                if index == params.max_tokens:
+                    yield Finished("length", Usage(9, index))
+                    return
+                yield TextDelta(word)
+            yield Finished("stop", Usage(9, len(answer.split())))
+        except GeneratorExit:  # closed before its end
+            with self.closed.open("a", encoding="utf-8") as file:
+                file.write(f"{asked}\n")
+            raise
 
     def generate(self, prompts: Sequence[Any], params: SamplingParams) -> list[Any]:
         raise NotImplementedError

@@ -161,10 +161,16 @@ class Letters:
     def watch_prompts(self): return ["Dear", "Yours", "I"]
 
 kit = Letters()
+
+def quiet(document):
+    return "shouts" if document.text.isupper() else None
 """
 
 USES_THEM = """
 import json
+from ownlm.data.document import Document
+from ownlm.data.message import TextPart
+from ownlm.data.rules import first_fault, load_rules
 from ownlm.recipe.kit import find_kit
 from ownlm.runtime.extensions import ExtensionError, extension_names, load_extension
 from ownlm.score.text import Answer, find_scorer
@@ -178,12 +184,14 @@ print(json.dumps({
     "scores": [scorer.score(Answer(text), "please") for text in ("yes, please", "now")],
     "kits": extension_names("ownlm.kits"),
     "starters": find_kit("letters").starters(),
+    "rules": [first_fault(Document("a", "a", "", "prose", "txt", (TextPart(text),)), load_rules(["quiet"]))
+              for text in ("LOUD", "low")],
     "error": error,
 }))
 """
 
 
-def test_a_package_from_outside_adds_a_scorer_and_a_kit(tmp_path: Path) -> None:
+def test_a_package_from_outside_adds_a_scorer_a_rule_and_a_kit(tmp_path: Path) -> None:
     site = tmp_path / "site"
     (site / "polite").mkdir(parents=True)
     (site / "polite" / "__init__.py").write_text(PACKAGE_FROM_OUTSIDE, "utf-8")
@@ -191,7 +199,7 @@ def test_a_package_from_outside_adds_a_scorer_and_a_kit(tmp_path: Path) -> None:
     info.mkdir()
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: polite\nVersion: 1.0\n", "utf-8")
     (info / "entry_points.txt").write_text(
-        "[ownlm.scorers]\npoliteness = polite:scorer\n\n[ownlm.kits]\nletters = polite:kit\nbad = polite:missing\n",
+        "[ownlm.scorers]\npoliteness = polite:scorer\n\n[ownlm.rules]\nquiet = polite:quiet\n\n[ownlm.kits]\nletters = polite:kit\nbad = polite:missing\n",
         "utf-8",
     )
     command = [sys.executable, "-c", USES_THEM]
@@ -201,6 +209,7 @@ def test_a_package_from_outside_adds_a_scorer_and_a_kit(tmp_path: Path) -> None:
     assert told["scores"] == [1.0, 0.0]
     assert {"letters", "python", "prose"} <= set(told["kits"])
     assert told["starters"] == ["Dear Sir or Madam,"]
+    assert told["rules"] == ["shouts", None]
     assert "'bad'" in told["error"]
     assert "package polite" in told["error"]
 

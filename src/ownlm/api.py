@@ -64,7 +64,7 @@ class Model:
         asked = prompt if isinstance(prompt, str) else messages(prompt)
         events = self._engine.stream(asked, sampling_params(sampling))
         for event in events:
-            if isinstance(event, TextDelta):
+            if isinstance(event, TextDelta) and event.text:
                 yield event.text
 
     def score(self, text: str) -> TextScore:

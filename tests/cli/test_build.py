@@ -67,7 +67,8 @@ def test_demo(ownlm: Command, install: Install, model: Artifact, workspace: Work
     assert recipes == [((None,), {})]
     [((recipe, place, _), options)] = runs
     assert (recipe, place.root) == ("the recipe", workspace.root)
-    assert options == {"minutes": 2.0, "open_browser": False, "port": 9000}
+    again = ["demo", "--minutes", "2"]
+    assert options == {"minutes": 2.0, "open_browser": False, "port": 9000, "command": again}
     assert "Nothing leaves this machine." in done.out
     assert "about 2 minutes" in done.out
     assert "Done: 2 built, 1 reused, in 1 min 1 s." in done.out
@@ -76,8 +77,9 @@ def test_demo(ownlm: Command, install: Install, model: Artifact, workspace: Work
 
 def test_demo_of_a_folder(ownlm: Command, install: Install, model: Artifact, tmp_path: Path) -> None:
     recipes = install("ownlm.recipe.demo.demo_recipe")
-    install("ownlm.recipe.runner.run", Result({"model": model}))
+    runs = install("ownlm.recipe.runner.run", Result({"model": model}))
     told = ownlm("demo", tmp_path, "--json").json
+    assert runs[0][1]["command"] == ["demo", str(tmp_path)]
     assert recipes == [((tmp_path,), {})]
     assert (told["built"], told["reused"], told["model"]) == (2, 1, "first-model")
     assert told["artifacts"]["model"]["id"] == model.id
@@ -103,7 +105,7 @@ def test_run(ownlm: Command, install: Install, model: Artifact, tmp_path: Path) 
     runs = install("ownlm.recipe.runner.run", Result({"model": model}))
     assert ownlm("run", recipe, "--minutes", 3).code == 0
     assert loads == [((recipe,), {})]
-    assert runs[0][1] == {"minutes": 3.0}
+    assert runs[0][1] == {"minutes": 3.0, "command": ["run", str(recipe), "--minutes", "3"]}
 
 
 def test_plan(ownlm: Command, install: Install) -> None:

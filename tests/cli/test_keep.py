@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from cli_types import Command
+from ownlm.runtime.errors import PortInUse
 from ownlm.store.artifact import Artifact
 from ownlm.store.workspace import Build, Workspace
 
@@ -68,11 +69,20 @@ def test_the_overview_shows_what_is_running(ownlm: Command, workspace: Workspace
 def test_the_overview_tells_of_what_was_cut_off(ownlm: Command, workspace: Workspace) -> None:
     folder = workspace.root / ".building" / "model-first-0123" / "run-state"
     folder.mkdir(parents=True)
-    build = {"kind": "model", "name": "first", "id": "0123", "pid": 2**22 + 1, "started": "2026-01-01T00:00:00"}
+    build = {"kind": "model", "name": "first", "id": "0123", "pid": 2**22 + 1, "started": "2001-01-01T00:00:00+00:00"}
     (folder / "build.json").write_text(json.dumps(build), "utf-8")
     done = ownlm()
     assert "Cut off\nmodel first-0123" in done.out
     assert "goes on where it stopped" in done.out
+    progress = {"recipe": "notes", "command": ["demo", "notes", "--minutes", "30"], "pid": 2**22 + 1, "stage": None,
+                "stages": [{"name": "Pre-training", "state": "running"}], "minutes": 30}  # fmt: skip
+    (workspace.root / "progress.json").write_text(json.dumps(progress), "utf-8")
+    assert "Next: ownlm demo notes --minutes 30  (goes on where it stopped)" in ownlm().out
+    assert ownlm("--json").json["cut_off"][0]["id"] == "0123"
+    make(workspace, "model", "later")
+    done = ownlm()
+    assert "Cut off" not in done.out, "it was given up"
+    assert "Next: ownlm chat later" in done.out
 
 
 def test_ls(ownlm: Command, chain: dict[str, Artifact]) -> None:
@@ -180,3 +190,16 @@ def test_the_doctor_finds_a_taken_port() -> None:
         taken.listen()
         [finding] = port(taken.getsockname()[1])
     assert finding.good is False
+    assert "ownlm serve --port" in finding.value
+
+
+def test_the_doctor_asks_for_the_port_as_the_server_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On Windows a port is asked for in another way: one function knows which."""
+    from ownlm.cli.doctor import port
+
+    def listen(host: str, number: int) -> None:
+        raise PortInUse(f"{host}:{number} is taken.")
+
+    monkeypatch.setattr("ownlm.serve.run.listen", listen)
+    [finding] = port(0)
+    assert (finding.good, finding.value) == (False, "127.0.0.1:0 is taken.")

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import io
 import json
+import os
 import subprocess
 import sys
 from importlib import import_module
+from pathlib import Path
 
 import pytest
 
 from cli_types import Command, Parrot
+from ownlm.cli.main import speak_utf8
 from ownlm.cli.verbs import VERBS
-from ownlm.runtime.errors import Interrupted
+from ownlm.runtime.errors import ArtifactNotFound, Interrupted
 
 
 def failing(error: BaseException) -> object:
@@ -50,6 +54,20 @@ def test_groups_pass_the_shared_options_on(ownlm: Command, group: str) -> None:
     assert "show" in ownlm(group, "--help").out
     assert "--json" in ownlm(group, "show", "--help").out
     assert ownlm(group).code in (0, 2)
+
+
+@pytest.mark.parametrize("arguments", [["ls"], ["show", "nothing"], ["data", "show"], ["complete", "parrot", "a b"]])
+def test_shared_options_may_stand_before_the_command(ownlm: Command, parrot: Parrot, arguments: list[str]) -> None:
+    after = ownlm(*arguments, "--json")
+    assert ownlm("--json", *arguments) == after
+    assert after.json
+    assert ownlm("--quiet", *arguments).out == ownlm(*arguments, "--quiet").out
+    assert ownlm("-q", "--json", "ls").json == {"artifacts": []}
+
+
+def test_debug_before_the_command(ownlm: Command) -> None:
+    with pytest.raises(ArtifactNotFound):
+        ownlm("--debug", "show", "nothing")
 
 
 def test_version(ownlm: Command) -> None:
@@ -129,6 +147,48 @@ def test_a_reader_that_has_enough_is_no_error() -> None:
         process.stdout.close()
         assert process.stderr.read() == b""
         assert process.wait(30) in (0, 1)
+
+
+def test_a_pipe_carries_every_letter_whatever_the_system_writes(tmp_path: Path) -> None:
+    """As on Windows, where pipes are cp1252."""
+    home = tmp_path / "модель ✓"
+    environment = {**os.environ, "PYTHONIOENCODING": "cp1252", "PYTHONUTF8": "0", "OWNLM_HOME": str(home)}
+    for command in (["ls"], ["show", "имя"], ["--json", "show", "имя"]):
+        done = subprocess.run([sys.executable, "-m", "ownlm", *command], capture_output=True, env=environment)
+        assert done.returncode == (0 if command == ["ls"] else 2), done.stderr
+        assert "Traceback" not in done.stderr.decode("utf-8")
+        assert ("модель ✓" if command == ["ls"] else "имя") in (done.stdout + done.stderr).decode("utf-8")
+
+
+def test_streams_are_read_and_written_as_utf8(monkeypatch: pytest.MonkeyPatch) -> None:
+    given, out = io.TextIOWrapper(io.BytesIO("✓".encode()), "cp1252"), io.BytesIO()
+    monkeypatch.setattr(sys, "stdin", given)
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(out, "cp1252"))
+    speak_utf8()
+    assert given.read() == "✓"
+    print("✓ \ud800", end="", flush=True)
+    assert out.getvalue() == "✓ ?".encode()
+    speak_utf8()  # it was read from before: it stays as it is
+
+
+def test_a_terminal_keeps_its_letters_and_shows_a_mark_for_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Terminal(io.TextIOWrapper):
+        def isatty(self) -> bool:
+            return True
+
+    out = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", Terminal(out, "cp1252"))
+    speak_utf8()
+    print("é ✓", end="", flush=True)
+    assert out.getvalue() == b"\xe9 ?"
+
+
+@pytest.mark.parametrize("verb", ["align", "report"])
+def test_what_takes_models_of_the_workspace_only_promises_no_others(ownlm: Command, verb: str) -> None:
+    told = " ".join(ownlm(verb, "--help").out.split())
+    assert "A model of this workspace" in told
+    assert "hf:" not in told
+    assert "openai:" not in told
 
 
 def test_the_module_is_the_command() -> None:

@@ -55,7 +55,7 @@ def scripted(*tokens: int) -> LocalModel:
 def told(events: Iterator[Event]) -> tuple[list[str], Finished]:
     *deltas, last = events
     assert isinstance(last, Finished) and all(isinstance(each, TextDelta) for each in deltas)
-    return [each.text for each in deltas if isinstance(each, TextDelta)], last
+    return [each.text for each in deltas if isinstance(each, TextDelta) and each.text], last
 
 
 def test_it_is_a_language_model(model: LocalModel) -> None:
@@ -210,6 +210,29 @@ def test_closing_a_stream_early_frees_the_model(endless: LocalModel) -> None:
     # A stream that nobody read never took it.
     endless.stream("def", GREEDY).close()  # type: ignore[attr-defined]
     assert endless.generate(["def"], GREEDY)[0].text
+
+
+@pytest.mark.parametrize("sort", ["bytes of a character", "beginning of a stop string"])
+def test_a_stream_can_be_closed_while_no_text_comes(sort: str) -> None:
+    tokenizer = tiny.tokenizer()
+    tokens = {
+        "bytes of a character": tokenizer.encode_bytes("é".encode()[:1]),
+        "beginning of a stop string": tokenizer.encode("S"),
+    }[sort]
+    model = scripted(*tokens)  # a second token would be an error
+    stream = model.stream("x", SamplingParams(max_tokens=30, temperature=0, stop=("STOP",)))
+    assert isinstance(next(stream), TextDelta) and model._lock.locked()
+    stream.close()  # type: ignore[attr-defined]
+    assert not model._lock.locked()
+
+
+def test_each_token_of_a_stream_has_its_logprob_though_it_brings_no_text() -> None:
+    tokenizer = tiny.tokenizer()
+    tokens = tokenizer.encode_bytes("é".encode()[:1]) * 2
+    params = SamplingParams(temperature=0, stop=("STOP",), logprobs=1)
+    events = list(scripted(*tokens, *tokenizer.encode("STOP")).stream("x", params))
+    found = [each for event in events if isinstance(event, TextDelta) for each in event.logprobs]
+    assert len(found) == len(tokens) + len(tokenizer.encode("STOP"))
 
 
 def test_a_failure_frees_the_model_too() -> None:

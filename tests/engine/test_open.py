@@ -7,7 +7,7 @@ import pytest
 import tiny
 from ownlm.data.message import Message
 from ownlm.engine.local import LocalModel
-from ownlm.engine.open import open_folder, open_model
+from ownlm.engine.open import folder_id, open_folder, open_model
 from ownlm.engine.request import SamplingParams
 from ownlm.model.files import save_model
 from ownlm.runtime.errors import ArtifactDamaged, ModelNotFound, OwnLMError
@@ -97,6 +97,32 @@ def test_the_folders_own_chat_template_is_used(folder: Path) -> None:
     path.write_text(json.dumps({**config, "chat_template": [{"name": "default", "template": "x"}]}))
     with pytest.raises(OwnLMError, match="several chat templates"):
         rendered()
+
+
+def test_a_folders_id_follows_its_contents(folder: Path, workspace: Workspace) -> None:
+    """Two folders of one name are two models; one model at two places is one."""
+    for place, seed in (("same", 0), ("other", 1)):
+        save_model(folder.parent / place / "model", tiny.decoder(seed), tiny.tokenizer())
+    facts, same, other = (
+        open_model(str(folder.parent / place / "model"), workspace).facts for place in (".", "same", "other")
+    )
+    assert facts.name == same.name == other.name == "model"
+    assert facts.id == same.id == folder_id(folder) != other.id
+    (folder / "README.md").write_text("words")
+    assert folder_id(folder) == facts.id, "what does not decide the answers does not count"
+    (folder / "chat_template.jinja").write_text("{{ messages[0]['content'] }}")
+    assert folder_id(folder) != facts.id
+    assert open_folder(folder, "tiny", identifier="0123").facts.id == "0123"
+
+
+@pytest.mark.parametrize("precision", ["bf16", "float16", ""])
+def test_an_unknown_precision_is_refused(folder: Path, workspace: Workspace, precision: str) -> None:
+    for start in (
+        lambda: open_folder(folder, "tiny", precision=precision),
+        lambda: open_model(str(folder), workspace, precision=precision),
+    ):
+        with pytest.raises(OwnLMError, match=rf"precision='{precision}': it is float32 or bfloat16"):
+            start()
 
 
 def test_bfloat16_is_asked_for_by_name(folder: Path) -> None:

@@ -11,7 +11,7 @@ import pytest
 
 from ownlm.data.message import ImagePart, Message
 from ownlm.engine.remote import RemoteModel
-from ownlm.engine.remote_protocol import RemoteError, body_of, events_of
+from ownlm.engine.remote_protocol import RemoteError, body_of, events_of, lines_of
 from ownlm.engine.request import Finished, LanguageModel, SamplingParams, TextDelta, Usage
 from ownlm.runtime.errors import OwnLMError, UnsupportedParameter
 from ownlm.runtime.seeds import derive_seed
@@ -256,4 +256,49 @@ def test_events_of_other_servers() -> None:
         'data:{"choices": [{"index": 0, "delta": {}, "finish_reason": "content_filter"}], "usage": null}',
         'data: {"choices": [], "usage": {"prompt_tokens": 3, "completion_tokens": 1}}', "data: [DONE]",
     ]  # fmt: skip
-    assert list(events_of(lines, "x")) == [TextDelta("é"), Finished("stop", Usage(3, 1))]
+    assert list(events_of(lines, "x")) == [TextDelta("é"), Finished("cancelled", Usage(3, 1))]
+
+
+@pytest.mark.parametrize(
+    ("theirs", "ours"),
+    [("stop", "stop"), ("tool_calls", "stop"), ("length", "length"), ("content_filter", "cancelled")],
+)
+def test_reasons(theirs: str, ours: str) -> None:
+    line = f'data: {{"choices": [{{"text": "a", "finish_reason": "{theirs}"}}]}}'
+    assert list(events_of([line], "x"))[-1] == Finished(ours, Usage(0, 1))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 7, 1000])
+def test_lines_of_pieces(size: int) -> None:
+    text = "one\r\n\n: two\u2028\u2029\x85\x0b\x0c\x1c three\nlast\r"
+    pieces = [text[at : at + size] for at in range(0, len(text), size)]
+    assert list(lines_of(pieces)) == ["one", "", ": two\u2028\u2029\x85\x0b\x0c\x1c three", "last"]
+    assert list(lines_of([])) == []
+
+
+def test_text_with_the_line_ends_of_unicode() -> None:
+    """JSON need not escape them, and many servers do not."""
+    body = 'data: {"choices": [{"text": "a\u2028b\u2029c\x85d", "finish_reason": "stop"}]}\r\n\r\ndata: [DONE]\r\n'
+    with endpoint((200, {"Content-Type": "text/event-stream"}, body.encode())) as (url, _):
+        (answer,) = RemoteModel(url, "m").generate(["a"], SamplingParams())
+    assert answer.text == "a\u2028b\u2029c\x85d"
+
+
+@pytest.mark.parametrize(
+    "chunk",
+    [
+        "[]", "7", "null", '{"choices": 7}', '{"choices": ["text"]}', '{"choices": [null]}', '{"choices": {"a": 1}}',
+        '{"choices": [{"delta": "text"}]}', '{"choices": [{"delta": {"content": 5}}]}', '{"choices": [{"text": [1]}]}',
+        '{"choices": [{"text": "a", "finish_reason": ["stop"]}]}',
+        '{"choices": [{"text": "a", "logprobs": {"tokens": [1], "token_logprobs": [0]}}]}',
+        '{"choices": [{"text": "a", "logprobs": {"tokens": ["a"], "token_logprobs": ["x"]}}]}',
+        '{"choices": [{"delta": {}, "logprobs": {"content": [{"token": "a"}]}}]}',
+        '{"choices": [{"delta": {}, "logprobs": {"content": [{"token": "a", "bytes": [999], "logprob": 0}]}}]}',
+        '{"choices": [{"delta": {}, "logprobs": {"content": [{"token": 1, "logprob": 0}]}}]}',
+        '{"choices": [], "usage": {"prompt_tokens": "many"}}', '{"choices": [], "usage": {"prompt_tokens": Infinity}}',
+        "[" * 100_000,
+    ],
+)  # fmt: skip
+def test_chunks_that_make_no_sense(chunk: str) -> None:
+    with pytest.raises(RemoteError, match="something else than the OpenAI protocol"):
+        list(events_of([f"data: {chunk}"], "x"))

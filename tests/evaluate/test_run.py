@@ -6,10 +6,12 @@ from types import ModuleType
 
 import pytest
 
+import tiny
 from ownlm.data.message import Message
 from ownlm.engine.request import Completion, Event, ModelFacts, SamplingParams, TextScore, Usage
 from ownlm.evaluate.run import evaluate, run_suite
 from ownlm.evaluate.suite import read_suite
+from ownlm.model.files import save_model
 from ownlm.runtime.progress import Screen
 from ownlm.store.workspace import Workspace
 
@@ -80,3 +82,13 @@ def test_the_artifact_is_made_once_and_anew_for_another_suite(
     assert "33%" in said[0] and "before" in said[1]
     suite_path.write_text(SUITE.replace("contains: one", "contains: o"))
     assert evaluate("echo", suite_path, workspace).id != artifact.id
+
+
+def test_two_folders_of_one_name_are_measured_each(suite_path: Path, workspace: Workspace, tmp_path: Path) -> None:
+    folders = [tmp_path / place / "model" for place in ("one", "other", "copy")]
+    for seed, folder in zip((0, 1, 0), folders, strict=True):
+        save_model(folder, tiny.decoder(seed), tiny.tokenizer())
+    one, other, copy = (evaluate(str(folder), suite_path, workspace) for folder in folders)
+    assert one.settings["model"] == other.settings["model"] == "model"
+    assert one.id != other.id and copy.id == one.id
+    assert len(workspace.artifacts("evaluation")) == 2

@@ -18,8 +18,8 @@ from ownlm.engine.local import LocalModel
 from ownlm.engine.open import open_model
 from ownlm.recipe.kits.prose import ProseKit
 from ownlm.recipe.kits.python import PythonKit
-from ownlm.recipe.runner import PROGRESS, STAGES, RunResult
-from ownlm.recipe.schema import Recipe
+from ownlm.recipe.runner import PROGRESS, STAGES, RunResult, run
+from ownlm.recipe.schema import AlignPart, CorpusPart, Recipe
 from ownlm.recipe.stages import preferences
 from ownlm.recipe.stages.preferences import PAIRS
 from ownlm.recipe.training import SAMPLES
@@ -165,12 +165,20 @@ def test_a_changed_document_is_noticed(copied: Workspace, tmp_path: Path) -> Non
     assert states(copied)[:3] == ["done", "running", "waiting"]
 
 
-def test_another_seed_shares_nothing_that_it_decides(built: Chain, copied: Workspace) -> None:
+def test_another_choice_for_alignment_shares_what_comes_before_it(built: Chain, copied: Workspace) -> None:
     other = dataclasses.replace(built.recipe, align=dataclasses.replace(built.recipe.align, beta=0.7))
     again = run_small(other, copied)
     assert again.reused == 7
     assert again.artifacts["preferences"].id == built.result.artifacts["preferences"].id
     assert again.artifacts["aligned"].id != built.result.artifacts["aligned"].id
+
+
+def test_another_seed_decides_everything_after_the_corpus_is_read(built: Chain, workspace: Workspace) -> None:
+    other = run_small(dataclasses.replace(built.recipe, seed=5), workspace)
+    for role, artifact in other.artifacts.items():
+        assert artifact.id != built.result.artifacts[role].id
+    weights = [(r.artifacts["base"].path / "model.safetensors").read_bytes() for r in (other, built.result)]
+    assert weights[0] != weights[1]
 
 
 def test_a_removed_artifact_is_built_again_alike(built: Chain, copied: Workspace) -> None:
@@ -182,6 +190,18 @@ def test_a_removed_artifact_is_built_again_alike(built: Chain, copied: Workspace
 
 
 # ---- interrupted
+
+
+def test_the_progress_file_keeps_the_command(
+    workspace: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = small_recipe(write_documents(tmp_path / "documents"))
+    monkeypatch.setattr("ownlm.recipe.planner.make_plan", lambda *_: 1 // 0)
+    with pytest.raises(ZeroDivisionError):
+        run(recipe, workspace, Screen(quiet=True), command=["demo", "notes", "--minutes", "30"])
+    told = progress(workspace)
+    assert told["command"] == ["demo", "notes", "--minutes", "30"]
+    assert told["stage"] is None
 
 
 def test_interrupted_in_each_training_and_resumed_it_ends_with_the_same_weights(
@@ -348,6 +368,8 @@ def test_documents_with_nothing_to_ask_about(workspace: Workspace, tmp_path: Pat
 def test_an_unknown_kit_and_a_broken_suite_are_told_at_the_start(workspace: Workspace, tmp_path: Path) -> None:
     documents = write_documents(tmp_path / "documents")
     refused(small_recipe(documents, kits=("pyhton",)), workspace, OwnLMError, "pyhton.*python")
+    refused(small_recipe(documents, corpus=CorpusPart(rules=("gone",))), workspace, OwnLMError, "gone.*ownlm.rules")
+    refused(small_recipe(documents, align=AlignPart("dop")), workspace, OwnLMError, "Did you mean .dpo.")
     refused(
         small_recipe(documents, suite=str(tmp_path / "none.yaml")), workspace, OwnLMError, "none.yaml cannot be read"
     )

@@ -31,13 +31,13 @@ minutes: 3.5
 seed: 7
 kits: [prose]
 suite: suites/mine.yaml
-corpus: {max_megabytes: 2, heldout: 0.1}
-align: {beta: 0.2, samples: 4, chosen_weight: 0, temperature: 1}
+corpus: {max_megabytes: 2, heldout: 0.1, rules: [quiet]}
+align: {objective: mine, beta: 0.2, samples: 4, chosen_weight: 0, temperature: 1}
 """,
     )
     assert recipe == Recipe(
         "notes", (str(path.parent / "texts"), "/abs/olute", PYTHON), 3.5, 7, ("prose",),
-        str(path.parent / "suites/mine.yaml"), CorpusPart(2, 0.1), AlignPart(0.2, 4, 0, 1), path,
+        str(path.parent / "suites/mine.yaml"), CorpusPart(2, 0.1, ("quiet",)), AlignPart("mine", 0.2, 4, 0, 1), path,
     )  # fmt: skip
 
 
@@ -71,7 +71,7 @@ def test_folders_are_relative_to_the_recipe(tmp_path: Path, monkeypatch: pytest.
         ("sources: x\nseed: 1.5\n", 2, "seed takes a whole number"),
         ("sources: x\nalign:\n  samples: 1\n", 3, "samples takes a whole number between 2 and 64, not 1."),
         ("sources: x\ncorpus: {heldout: 0.9}\n", 2, "heldout takes a number between 0.001 and 0.5, not 0.9."),
-        ("sources: x\ncorpus: 3\n", 2, "here belongs a mapping with the keys heldout, max_megabytes."),
+        ("sources: x\ncorpus: 3\n", 2, "here belongs a mapping with the keys heldout, max_megabytes, rules."),
         ("sources: x\nalign:\n", 2, "here belongs a mapping with the keys beta"),
         ("sources: {a: b}\n", 1, "sources takes a list of names."),
         ("sources:\n  - x\n  - 3\n", 1, "sources takes a list of names."),

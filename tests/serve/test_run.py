@@ -110,6 +110,21 @@ def test_a_server_beside_other_work(workspace: Workspace) -> None:
     assert not answers(server.url)
 
 
+@pytest.mark.usefixtures("no_studio")
+def test_a_server_beside_other_work_asks_for_no_key(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OWNLM_API_KEY", "a-key-of-some-length-0123456789")
+    with start_server_process(workspace) as server:
+        server.wait_ready()
+        assert httpx.get(f"{server.url}/v1/models", trust_env=False, timeout=10).status_code == 200
+
+
+def test_the_server_speaks_utf8(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
+    given: list[dict[str, str]] = []
+    monkeypatch.setattr("ownlm.serve.background.subprocess.Popen", lambda _, **options: given.append(options["env"]))
+    start_server_process(workspace)
+    assert given[0]["PYTHONUTF8"] == "1"
+
+
 STARTER = """
 import subprocess, sys, time
 from ownlm.serve import background

@@ -115,6 +115,14 @@ def test_a_key_is_asked_for_everywhere_but_at_health(keyed_client: TestClient) -
         pass
 
 
+def test_health_names_no_model_to_strangers(keyed_client: TestClient, open_client: TestClient) -> None:
+    assert keyed_client.get("/health").json() == {"status": "ok"}
+    assert keyed_client.get("/health", headers={"authorization": "Bearer wrong"}).json() == {"status": "ok"}
+    told = {"status": "ok", "models": {"clock": False}}
+    assert keyed_client.get("/health", headers={"authorization": f"Bearer {KEY}"}).json() == told
+    assert open_client.get("/health").json() == told
+
+
 @pytest.mark.parametrize("header", ["Bearer wrong", f"Basic {KEY}", KEY, "Bearer ", f"Bearer {KEY}x", "Bearer é"])
 def test_wrong_keys(keyed_client: TestClient, header: str) -> None:
     headers = {"authorization": header.encode("utf-8")}

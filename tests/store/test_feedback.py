@@ -129,6 +129,27 @@ def test_migrating_again_changes_nothing_and_back_works(tmp_path: Path) -> None:
     assert "feedback" in inspect(engine).get_table_names()
 
 
+@pytest.mark.parametrize("step", ["create_table", "create_index"])
+def test_a_kill_while_the_tables_are_made_leaves_a_database_that_the_next_one_completes(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
+    from alembic import op
+
+    done = getattr(op, step)
+
+    def aborted(*args: Any, **options: Any) -> None:
+        done(*args, **options)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(op, step, aborted)
+        with pytest.raises(KeyboardInterrupt):
+            open_feedback(workspace)
+    assert inspect(create_engine(f"sqlite:///{workspace.root / 'feedback.db'}")).get_table_names() == []
+    store = open_feedback(workspace)
+    assert store.add(thumb()) == 1
+
+
 def test_a_database_of_a_later_version_is_left_alone(workspace: Workspace) -> None:
     store = open_feedback(workspace)
     with store._engine.begin() as connection:

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ import pytest
 
 from ownlm.runtime.errors import ArtifactBusy, ArtifactDamaged, ArtifactNotFound, DiskFull
 from ownlm.store.artifact import MANIFEST, Artifact
-from ownlm.store.workspace import BUILDING, Build, Workspace
+from ownlm.store.workspace import BUILDING, RUN_STATE, Build, Workspace
 
 
 def write(text: str = "hello") -> Any:
@@ -96,6 +97,66 @@ def test_a_resumable_build_gets_what_was_left(workspace: Workspace) -> None:
 
     artifact, _ = workspace.make("model", "first", go_on, resumable=True)
     assert artifact.metrics == {"from": 40}
+
+
+def trained(job: Build) -> dict[str, Any]:
+    """A build that goes on from its checkpoint and leaves one."""
+    path = job.state / "checkpoint"
+    begun = int(path.read_text("utf-8")) if path.exists() else 0
+    path.write_text("40", "utf-8")
+    (job.folder / "weights").write_text("40", "utf-8")
+    return {"from": begun}
+
+
+def interrupted(*_: Any, **__: Any) -> Any:
+    raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("function", ["ownlm.store.workspace.seal", "ownlm.store.workspace.os.replace"])
+def test_a_kill_while_a_build_is_being_finished_keeps_its_checkpoint(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch, function: str
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(function, interrupted)
+        # `os.replace` also writes `build.json`, before the build begins.
+        patch.setattr("ownlm.store.workspace.atomic.write_json", lambda path, _: path.write_text("{}", "utf-8"))
+        with pytest.raises(KeyboardInterrupt):
+            workspace.make("model", "first", trained, resumable=True)
+    assert workspace.artifacts() == []
+    artifact, reused = workspace.make("model", "first", trained, resumable=True)
+    assert (artifact.metrics, reused) == ({"from": 40}, False)
+    assert set(artifact.files) == {"weights"}
+    assert not (artifact.path / RUN_STATE).exists()
+
+
+def test_a_kill_just_after_the_renaming_leaves_an_artifact_and_nothing_else(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr("ownlm.store.workspace.shutil.rmtree", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            workspace.make("model", "first", trained, resumable=True)
+    (artifact,) = workspace.artifacts()
+    assert (artifact.path / RUN_STATE).exists()
+    artifact.verify()
+    assert workspace.resolve("first").id == artifact.id
+    assert workspace.builds() == []
+    assert workspace.make("model", "first", never, resumable=True) == (artifact, True)
+    assert not (artifact.path / RUN_STATE).exists(), "removed when it is used"
+
+
+def test_a_build_that_is_finished_while_builds_are_listed_is_left_out(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        workspace.make("model", "first", interrupted, resumable=True)
+    glob = Path.glob
+
+    def with_renamed(folder: Path, pattern: str) -> list[Path]:
+        return [folder / "renamed" / RUN_STATE / "build.json", *glob(folder, pattern)]
+
+    monkeypatch.setattr(Path, "glob", with_renamed)
+    assert [folder.name.partition("-")[0] for folder in workspace.builds()] == ["model"]
 
 
 def test_what_a_killed_write_left_does_not_get_into_the_artifact(workspace: Workspace) -> None:
@@ -232,19 +293,23 @@ def test_a_full_disk_leaves_an_alias_as_it_was(workspace: Workspace, monkeypatch
 def test_an_alias_moves_at_once(workspace: Workspace) -> None:
     artifacts = [made(workspace, seed=seed) for seed in range(2)]
     workspace.point("best", artifacts[0])
-    seen: set[str] = set()
     stop = threading.Event()
 
-    def look() -> None:
+    def look() -> set[str]:
+        seen = {workspace.resolve("best").id}
         while not stop.is_set():
             seen.add(workspace.resolve("best").id)
+        return seen
 
-    thread = threading.Thread(target=look)
-    thread.start()
-    for turn in range(200):
-        workspace.point("best", artifacts[turn % 2])
-    stop.set()
-    thread.join()
+    with ThreadPoolExecutor(1) as pool:
+        looking = pool.submit(look)
+        try:
+            for turn in range(200):
+                workspace.point("best", artifacts[turn % 2])
+        finally:
+            stop.set()
+        seen = looking.result()
+    assert seen, "the reader has read"
     assert seen <= {artifact.id for artifact in artifacts}, "a reader never sees anything between"
 
 
@@ -283,7 +348,9 @@ def test_an_alias_to_something_removed_is_one_sentence(workspace: Workspace) -> 
     artifact = made(workspace)
     workspace.point("best", artifact)
     (workspace.root / "aliases" / "worse.json").write_text('{"id": "ffffffffffff"}', "utf-8")
-    (workspace.root / "aliases" / "broken.json").write_text("{", "utf-8")
+    for name, content in {"broken": "{", "list": "[]", "text": '"id"', "null": "null"}.items():
+        (workspace.root / "aliases" / f"{name}.json").write_text(content, "utf-8")
+    assert set(workspace.aliases()) == {"best", "worse"}
     with pytest.raises(ArtifactNotFound):
         workspace.resolve("worse")
     workspace.remove(artifact)

@@ -8,110 +8,17 @@ import re
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import httpx
-import pytest
-from playwright.sync_api import Browser, Page, expect, sync_playwright
+from filelock import FileLock
+from playwright.sync_api import Browser, Page, expect
 
-from ownlm.serve.run import free_port
 from ownlm.store.feedback import open_feedback
-from ownlm.store.workspace import Workspace
-from studio_types import STARTERS, curve, make_models, make_report, samples, write_lines
+from studio_browser import Site, ask, closed, open_page, start, stop
+from studio_types import STARTERS, curve, samples, write_lines
 
-SERVER = Path(__file__).parent.parent / "studio_types.py"
-ARGUMENTS = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking"]
 PAGES = ("/", "/watch", "/unmask", "/chat", "/your-turn")
-
-
-@dataclass
-class Site:
-    """A running server, its workspace and what it wrote to stderr."""
-
-    url: str
-    workspace: Workspace
-    log: Path
-
-
-@dataclass
-class Watched:
-    """What a page should not do."""
-
-    errors: list[str] = field(default_factory=list)
-    outside: list[str] = field(default_factory=list)
-
-
-def start(root: Path) -> tuple[subprocess.Popen[bytes], Site]:
-    port = free_port()
-    log = root.parent / f"{root.name}.log"
-    with log.open("wb") as output:
-        process = subprocess.Popen(
-            [sys.executable, str(SERVER), str(port), str(root)], stdin=subprocess.PIPE, stdout=output, stderr=output
-        )
-    site = Site(f"http://127.0.0.1:{port}", Workspace(root), log)
-    until = time.monotonic() + 30
-    with httpx.Client(trust_env=False) as client:
-        while True:
-            try:
-                client.get(f"{site.url}/health")
-                return process, site
-            except httpx.HTTPError:
-                assert process.poll() is None and time.monotonic() < until, log.read_text()
-                time.sleep(0.1)
-
-
-def stop(process: subprocess.Popen[bytes]) -> None:
-    assert process.stdin is not None
-    process.stdin.close()
-    process.wait(15)
-
-
-@pytest.fixture(scope="module")
-def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
-    root = tmp_path_factory.mktemp("studio") / "workspace"
-    make_report(Workspace(root), make_models(Workspace(root))["aligned"])
-    process, found = start(root)
-    yield found
-    stop(process)
-    told = found.log.read_text()
-    assert "Traceback" not in told, told
-
-
-@pytest.fixture(scope="module")
-def browser(browser_path: str) -> Iterator[Browser]:
-    with sync_playwright() as playwright:
-        found = playwright.chromium.launch(executable_path=browser_path, args=ARGUMENTS)
-        yield found
-        found.close()
-
-
-@pytest.fixture
-def page(browser: Browser, site: Site) -> Iterator[Page]:
-    """A page that fails its test when it calls elsewhere or complains."""
-    context = browser.new_context(base_url=site.url, viewport={"width": 1280, "height": 860})
-    context.set_default_timeout(10_000)
-    found, watched = context.new_page(), Watched()
-    found.on("console", lambda message: watched.errors.append(message.text) if message.type == "error" else None)
-    found.on("pageerror", lambda error: watched.errors.append(str(error)))
-    found.on("request", lambda request: watched.outside.append(request.url))
-    yield found
-    context.close()
-    assert not watched.errors
-    outside = [url for url in watched.outside if not url.startswith((site.url, "data:", "blob:"))]
-    assert not outside
-
-
-def open_page(page: Page, path: str) -> None:
-    """Opens a page and waits until it answers to clicks."""
-    page.goto(path)
-    page.wait_for_function("window.socket?.connected")
-
-
-def ask(page: Page, text: str) -> None:
-    page.get_by_label("Your message").fill(text)
-    page.keyboard.press("Enter")
 
 
 # ---- every page
@@ -172,6 +79,8 @@ def test_watch_follows_a_run(page: Page, site: Site) -> None:
     progress = {"recipe": "r", "pid": os.getpid(), "stage": "Pre-training", "stages": stages, "minutes": 8}
     (site.workspace.root / "progress.json").write_text(json.dumps(progress), "utf-8")
     rows = curve(200, 8, 1.3, bits=True)
+    lock = FileLock(site.workspace.root / ".locks" / "abc.lock", timeout=0)  # so that the build is one under way
+    lock.acquire()
     try:
         write_lines(folder / "metrics.jsonl", rows[:40])
         write_lines(folder / "samples.jsonl", samples(10))
@@ -194,6 +103,7 @@ def test_watch_follows_a_run(page: Page, site: Site) -> None:
         page.get_by_role("button", name="log steps").click()
         expect(page.get_by_role("button", name="log steps")).to_have_attribute("aria-pressed", "true")
     finally:
+        lock.release()
         (folder / "run-state" / "build.json").unlink()
         (site.workspace.root / "progress.json").unlink()
     expect(page.get_by_text("Finished")).to_be_visible()
@@ -259,13 +169,17 @@ def test_stop_keeps_what_was_written_and_the_next_question_is_answered(page: Pag
     expect(page.locator(".turn.model").nth(1)).to_contain_text("Here it is")
 
 
-def test_a_closed_page_stops_its_model(page: Page) -> None:
+def test_a_closed_page_stops_its_model(page: Page, site: Site) -> None:
     open_page(page, "/chat")
     page.get_by_text("How it chooses words").click()
     page.get_by_label("Longest answer").fill("512")
-    ask(page, "slow please")
+    ask(page, "slow, endless")
     expect(page.locator(".turn.model .answer")).to_contain_text("word")
     open_page(page, "/unmask")  # the server's log is looked through at the end
+    until = time.monotonic() + 15  # a page that is gone may come back for five seconds; the answer takes 25
+    while "slow, endless" not in closed(site) and time.monotonic() < until:
+        time.sleep(0.05)
+    assert "slow, endless" in closed(site)
     page.get_by_role("button", name="Ask all three").click()
     expect(page.locator(".pane.aligned")).to_contain_text("ended by itself", timeout=15_000)
 

@@ -3,10 +3,13 @@
 import json
 import os
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
+from filelock import FileLock
 
 from ownlm.store.workspace import Workspace
 from ownlm.studio import run_state
@@ -26,16 +29,26 @@ def begin(workspace: Workspace, pid: int, stage: str = "base", key: str = "abc12
     folder = workspace.root / ".building" / f"model-m-{key}"
     (folder / "run-state").mkdir(parents=True)
     build = {"kind": "model", "name": "m", "id": key, "inputs": inputs, "settings": {"stage": stage}, "pid": pid}
-    (folder / "run-state" / "build.json").write_text(json.dumps(build), "utf-8")
+    started = {"started": "2001-01-01T00:00:00+00:00"}
+    (folder / "run-state" / "build.json").write_text(json.dumps({**build, **started}), "utf-8")
     return folder
 
 
-def progress(workspace: Workspace, pid: int) -> None:
+@contextmanager
+def running(workspace: Workspace, stage: str = "base", key: str = "abc123", **inputs: str) -> Iterator[Path]:
+    """A build that a process works on: this one."""
+    (workspace.root / ".locks").mkdir(parents=True, exist_ok=True)
+    with FileLock(workspace.root / ".locks" / f"{key}.lock"):
+        yield begin(workspace, os.getpid(), stage, key, **inputs)
+
+
+def progress(workspace: Workspace, pid: int, command: list[str] | None = None) -> None:
     stages: list[Any] = [
         {"name": "Corpus", "state": "done", "sentence": "Read it.", "seconds": 3.2},
         {"name": "Pre-training", "state": "running", "sentence": "", "seconds": None},
     ]
-    data = {"recipe": "first", "pid": pid, "stage": "Pre-training", "stages": stages, "started": "", "minutes": 8}
+    data = {"recipe": "first", "command": command or [], "pid": pid, "stage": "Pre-training", "stages": stages,
+            "started": "", "minutes": 8}  # fmt: skip
     workspace.root.mkdir(exist_ok=True)
     (workspace.root / "progress.json").write_text(json.dumps(data), "utf-8")
 
@@ -47,26 +60,26 @@ def test_an_empty_workspace(workspace: Workspace) -> None:
 
 def test_a_live_run_grows(workspace: Workspace) -> None:
     progress(workspace, os.getpid())
-    folder = begin(workspace, os.getpid())
-    reader = RunReader(workspace)
-    first = reader.view()
-    assert first.running
-    assert first.current is not None and first.current.live
-    assert first.current.points() == []
-    rows = curve(30, 8, 2, bits=True)
-    write_lines(folder / "metrics.jsonl", rows[:10])
-    write_lines(folder / "samples.jsonl", samples(10))
-    second = reader.view()
-    assert second.version > first.version
-    assert second.current is not None
-    assert len(second.current.points()) == 10
-    assert second.current.in_bits
-    assert [step for step, _ in second.current.growth()[0][1]] == [10, 0], "the newest first"
-    with (folder / "metrics.jsonl").open("a") as file:
-        file.write(json.dumps(rows[10]) + "\n" + json.dumps(rows[11])[:20])
-    third = reader.view()
-    assert third.current is not None and len(third.current.points()) == 11
-    assert reader.view().version == third.version, "nothing new, nothing to draw"
+    with running(workspace) as folder:
+        reader = RunReader(workspace)
+        first = reader.view()
+        assert first.running
+        assert first.current is not None and first.current.live
+        assert first.current.points() == []
+        rows = curve(30, 8, 2, bits=True)
+        write_lines(folder / "metrics.jsonl", rows[:10])
+        write_lines(folder / "samples.jsonl", samples(10))
+        second = reader.view()
+        assert second.version > first.version
+        assert second.current is not None
+        assert len(second.current.points()) == 10
+        assert second.current.in_bits
+        assert [step for step, _ in second.current.growth()[0][1]] == [10, 0], "the newest first"
+        with (folder / "metrics.jsonl").open("a") as file:
+            file.write(json.dumps(rows[10]) + "\n" + json.dumps(rows[11])[:20])
+        third = reader.view()
+        assert third.current is not None and len(third.current.points()) == 11
+        assert reader.view().version == third.version, "nothing new, nothing to draw"
 
 
 def test_a_run_whose_process_is_gone_is_not_live(workspace: Workspace) -> None:
@@ -90,15 +103,27 @@ def test_a_finished_run_shows_its_three_trainings_and_the_forecast(workspace: Wo
 
 def test_a_new_run_takes_the_place_of_an_older_one(workspace: Workspace) -> None:
     make_models(workspace)
-    begin(workspace, os.getpid(), key="new")
-    view = RunReader(workspace).view()
+    with running(workspace, key="new"):
+        view = RunReader(workspace).view()
     assert [training.id for training in view.trainings] == ["new"]
+
+
+def test_an_abandoned_build_does_not_take_the_place_of_a_finished_model(workspace: Workspace) -> None:
+    models = make_models(workspace)
+    begin(workspace, NO_PROCESS, key="dead")
+    view = RunReader(workspace).view()
+    assert [training.id for training in view.trainings] == [each.id for each in models.values()]
+
+
+def test_a_view_knows_the_command_that_goes_on(workspace: Workspace) -> None:
+    progress(workspace, NO_PROCESS, ["demo", "notes", "--minutes", "30"])
+    assert RunReader(workspace).view().command == "ownlm demo notes --minutes 30"
 
 
 def test_a_model_made_of_choices_is_not_a_stage_of_the_run(workspace: Workspace) -> None:
     models = make_models(workspace)
-    begin(workspace, os.getpid(), "aligned", "yours", base=models["aligned"].id)
-    view = RunReader(workspace).view()
+    with running(workspace, "aligned", "yours", base=models["aligned"].id):
+        view = RunReader(workspace).view()
     assert [training.id for training in view.trainings][-1] == models["aligned"].id
 
 
@@ -120,6 +145,8 @@ def test_a_broken_progress_file_breaks_nothing(workspace: Workspace, content: st
 def test_rows_without_numbers_are_left_out(workspace: Workspace) -> None:
     folder = begin(workspace, os.getpid())
     (folder / "metrics.jsonl").write_text('{"step": 1, "loss": NaN}\n{"step": 2, "loss": 2.5}\n{"loss": 1}\n', "utf-8")
+    with (folder / "metrics.jsonl").open("a") as file:
+        file.write('{"step": 3, "loss": Infinity}\n{"step": 4, "loss": -Infinity}\n{"step": 5, "loss": 1e999}\n')
     current = RunReader(workspace).view().current
     assert current is not None
     assert current.points() == [(2, 2.5)]

@@ -52,6 +52,12 @@ def test_a_command_that_fails(workspace: Workspace, tmp_path: Path, code: str, e
     assert error in round_.error
 
 
+def test_the_command_speaks_utf8(workspace: Workspace, tmp_path: Path) -> None:
+    code = "import json, os; print(json.dumps({'id': os.environ['PYTHONUTF8']}))"
+    round_, _ = run(workspace, (sys.executable, "-c", code), tmp_path / "pairs.jsonl")
+    assert round_.new_id == "1"
+
+
 def test_a_command_that_is_not_there(workspace: Workspace, tmp_path: Path) -> None:
     round_, _ = run(workspace, (str(tmp_path / "nothing"),), tmp_path / "pairs.jsonl")
     assert round_.state == "failed"

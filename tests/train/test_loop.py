@@ -205,6 +205,40 @@ def test_too_many_bad_steps_in_a_row_end_the_run(tmp_path: Path, stops: tuple[in
         run.go()
 
 
+def strict(line: str) -> dict[str, Any]:
+    """A line of JSON as other programs read it: without Python's NaN and Infinity."""
+
+    def refuse(constant: str) -> None:
+        raise AssertionError(f"{constant} is no JSON")
+
+    found: dict[str, Any] = json.loads(line, parse_constant=refuse)
+    return found
+
+
+@pytest.mark.parametrize("gradient_only", [False, True])
+def test_numbers_that_are_none_are_null_in_the_metrics(tmp_path: Path, gradient_only: bool) -> None:
+    run = Run(tmp_path / "run", objective=Poisoned(3, 4, 10, 11, gradient_only=gradient_only))
+    run.stop(4)
+    path = run.folder / "metrics.jsonl"
+    lines = path.read_text().splitlines()
+    assert strict(lines[3])["grad_norm"] is None
+    assert (strict(lines[3])["loss"] is None) != gradient_only
+    # An earlier version wrote what is no JSON; it is read, and written anew.
+    path.write_text("\n".join([*lines[:3], lines[3].replace("null", "NaN")]) + "\n")
+    assert run.go().skipped == 4
+    rows = [strict(line) for line in path.read_text().splitlines()]
+    assert [row["step"] for row in rows if row["grad_norm"] is None] == [4, 5, 11, 12]
+
+
+def test_a_resumed_run_ends_with_the_loss_of_an_undisturbed_one(tmp_path: Path) -> None:
+    settings = dataclasses.replace(SETTINGS, schedule=Schedule(40))
+    whole, broken = (Run(tmp_path / name, objective=Poisoned(38), settings=settings) for name in ("whole", "broken"))
+    expected = whole.go()
+    with pytest.raises(Interrupted):
+        broken.go(39)
+    assert broken.go().loss == expected.loss
+
+
 class Weighted:
     """Rows of one batch with unequal weights, in one or several micro-batches that end at `cuts`."""
 

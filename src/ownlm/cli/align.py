@@ -7,14 +7,14 @@ from typing import Annotated
 
 import typer
 
-from ownlm.cli.common import ModelArgument, existing_file, verb, workspace
+from ownlm.cli.common import OwnModelArgument, existing_file, verb, workspace
 from ownlm.runtime.progress import Screen
 
 
 @verb
 def command(
     screen: Screen,
-    model: ModelArgument,
+    model: OwnModelArgument,
     pairs: Annotated[Path, typer.Option(help="A file of preference pairs, one JSON object a line.")],
     minutes: Annotated[float, typer.Option(help="Time for training.")] = 1,
     name: Annotated[str | None, typer.Option(help="What to call the new model.")] = None,

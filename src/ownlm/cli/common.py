@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 ModelArgument = Annotated[
     str, typer.Argument(metavar="MODEL", help="A model's name, id or folder, hf:org/name, or openai:BASE_URL#model.")
 ]
+OwnModelArgument = Annotated[
+    str, typer.Argument(metavar="ID", help="A model of this workspace: its id, name or alias (see `ownlm ls model`).")
+]
 IdArgument = Annotated[str, typer.Argument(metavar="ID", help="An artifact's id, name or alias (see `ownlm ls`).")]
 MaxTokens = Annotated[int, typer.Option(help="At most this many new tokens.")]
 Temperature = Annotated[float, typer.Option(help="0 takes the likeliest token; higher is more varied.")]

@@ -13,6 +13,9 @@ from ownlm.cli.run import run_and_tell
 from ownlm.runtime.errors import OwnLMError
 from ownlm.runtime.progress import Screen
 
+MINUTES = 8
+"""For the whole chain, where the command names no time."""
+
 
 @verb
 def command(
@@ -20,7 +23,7 @@ def command(
     directory: Annotated[
         Path | None, typer.Argument(metavar="[DIR]", help="A folder of your own; without it, this machine's Python.")
     ] = None,
-    minutes: Annotated[float, typer.Option(help="Time for the whole chain.")] = 8,
+    minutes: Annotated[float, typer.Option(help="Time for the whole chain.")] = MINUTES,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask before starting.")] = False,
     browser: Annotated[bool, typer.Option("--open/--no-open", help="Watch the training in the browser.")] = True,
     port: Annotated[int | None, typer.Option(help="The port of the page to watch.")] = None,
@@ -39,4 +42,6 @@ def command(
     if not yes and sys.stdin.isatty() and not screen.json_mode and not typer.confirm("Start?", default=True):
         raise typer.Exit(0)
     watch = browser and sys.stdout.isatty() and not screen.json_mode
-    run_and_tell(screen, recipe, minutes=minutes, open_browser=watch, port=port)
+    again = ["demo", *([str(directory)] if directory else [])]
+    again += ["--minutes", f"{minutes:.15g}"] if minutes != MINUTES else []
+    run_and_tell(screen, recipe, minutes=minutes, open_browser=watch, port=port, command=again)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import platform
 import shutil
-import socket
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
@@ -15,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from ownlm.cli.common import size_text, verb, workspace
 from ownlm.runtime.browser import find_browser
 from ownlm.runtime.device import find_compiler, matmul_gflops
+from ownlm.runtime.errors import OwnLMError
 from ownlm.runtime.progress import Screen
 from ownlm.runtime.threads import available_cores
 
@@ -93,14 +93,14 @@ def browser() -> Iterator[Finding]:
 
 def port(number: int = 8000) -> Iterator[Finding]:
     """Whether `ownlm serve` can have its usual port."""
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind(("127.0.0.1", number))
-        except OSError:
-            yield Finding("port", f"{number} is taken: `ownlm serve --port {number + 1}`", False)
-        else:
-            yield Finding("port", f"{number} is free", True)
+    from ownlm.serve.run import listen
+
+    try:
+        listen("127.0.0.1", number).close()
+    except OwnLMError as error:
+        yield Finding("port", str(error), False)
+    else:
+        yield Finding("port", f"{number} is free", True)
 
 
 def disk() -> Iterator[Finding]:

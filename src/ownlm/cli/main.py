@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import io
 import json
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from difflib import get_close_matches
 from functools import partial
 from importlib import import_module
@@ -17,6 +19,9 @@ from ownlm.cli.common import verb
 from ownlm.cli.verbs import PANELS, VERBS
 from ownlm.runtime.errors import Interrupted, OwnLMError
 from ownlm.runtime.progress import Screen
+
+SHARED = {"--json": "as_json", "--quiet": "quiet", "--debug": "debug"}
+"""The flags that may stand before the command too, and their parameters."""
 
 
 class Verbs(TyperGroup):
@@ -53,7 +58,11 @@ class Verbs(TyperGroup):
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         if args and not args[0].startswith("-") and args[0] not in VERBS:
             raise OwnLMError(unknown("command", args[0], list(VERBS)) + " `ownlm --help` tells what each does.")
-        return super().resolve_command(ctx, args)
+        name, command, rest = super().resolve_command(ctx, args)
+        given = [option for option, key in SHARED.items() if ctx.params.get(key)]
+        if hasattr(command, "commands"):  # a group: the flags belong to the verb inside ("data show")
+            return name, command, [*rest[:1], *given, *rest[1:]] if rest else rest
+        return name, command, [*given, *rest]
 
 
 def new_app(**options: Any) -> typer.Typer:
@@ -97,6 +106,7 @@ def overview(
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command and returns its exit code: 0, 1 (a fault of OwnLM's), 2 (the user's mistake), 130, 143."""
+    speak_utf8()
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     options = arguments[: arguments.index("--")] if "--" in arguments else arguments
     as_json, debug = "--json" in options, "--debug" in options
@@ -129,6 +139,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise
         sentence = f"{type(error).__name__}: {error} (add --debug for the traceback)"
         return _tell(f"Something unexpected happened: {sentence}", "internal_error", 1, as_json)
+
+
+def speak_utf8() -> None:
+    """Lets pipes and files carry UTF-8 on every system; what a terminal cannot show becomes "?"."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(encoding=None if stream.isatty() else "utf-8", errors="replace")
+    if isinstance(sys.stdin, io.TextIOWrapper) and not sys.stdin.isatty():
+        with suppress(io.UnsupportedOperation):  # somebody has read from it before
+            sys.stdin.reconfigure(encoding="utf-8")
 
 
 def _tell(message: str, code: str, exit_code: int, as_json: bool, kind: str = "Error") -> int:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from ownlm.cli.common import ModelArgument, verb, workspace
+from ownlm.cli.common import OwnModelArgument, verb, workspace
 from ownlm.runtime.progress import Screen
 
 
 @verb
-def command(screen: Screen, model: ModelArgument) -> None:
+def command(screen: Screen, model: OwnModelArgument) -> None:
     """Write the report and the model card of a model: lineage, data, licences, curves, samples, limits."""
     from ownlm.report.build import build_report
 

@@ -21,7 +21,8 @@ def command(
     existing_file(recipe, "a recipe in YAML")
     from ownlm.recipe.schema import load_recipe
 
-    run_and_tell(screen, load_recipe(recipe), minutes=minutes)
+    budget = [] if minutes is None else ["--minutes", f"{minutes:.15g}"]
+    run_and_tell(screen, load_recipe(recipe), minutes=minutes, command=["run", str(recipe), *budget])
 
 
 def run_and_tell(screen: Screen, recipe: Any, **options: Any) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 from ownlm import __version__
@@ -10,15 +9,18 @@ from ownlm.cli.common import size_text, time_text, workspace
 from ownlm.runtime.processes import is_running
 from ownlm.runtime.progress import Screen
 from ownlm.store.artifact import Artifact
-from ownlm.store.workspace import RUN_STATE, Workspace
+from ownlm.store.workspace import Workspace
+from ownlm.studio.builds import Unfinished, resuming, unfinished
+from ownlm.studio.jsonl import read_json
 
 
 def status(screen: Screen) -> None:
     """Prints the overview."""
     place = workspace()
     artifacts = place.artifacts()
-    progress, builds = read_progress(place), cut_off(place)
-    command, why = next_step(place, artifacts, progress, bool(builds))
+    progress = read_progress(place)
+    builds = [each for each in unfinished(place) if not each.live]
+    command, why = next_step(place, artifacts, progress, builds)
 
     total = sum(file.size for each in artifacts for file in each.files.values())
     held = f"{len(artifacts)} artifacts, {size_text(total)}" if artifacts else "nothing built yet"
@@ -37,48 +39,35 @@ def status(screen: Screen) -> None:
     elif builds:
         screen.stage("Cut off")
         for build in builds:
-            screen.say(f"{build['kind']} {build['name']}-{build['id']}, begun {build.get('started', 'before')}")
+            screen.say(f"{build.kind} {build.name}-{build.id}, begun {build.started or 'before'}")
+        screen.detail("The command that was building it goes on where it stopped.")
     screen.next(command, why)
     screen.result({
         "version": __version__, "workspace": str(place.root), "artifacts": len(artifacts), "bytes": total,
         "models": [{"name": each.name, "id": each.id, "metrics": each.metrics} for each in models],
         "aliases": place.aliases(), "running": progress if progress and progress["running"] else None,
-        "cut_off": builds, "next": command,
+        "cut_off": [{"kind": b.kind, "name": b.name, "id": b.id, "started": b.started} for b in builds],
+        "next": command,
     })  # fmt: skip
 
 
 def read_progress(place: Workspace) -> dict[str, Any] | None:
     """`progress.json` with "running": whether the process that writes it still lives; None where there is none."""
-    try:
-        data = json.loads((place.root / "progress.json").read_text("utf-8"))
-        return {**data, "running": is_running(int(data.get("pid", 0))) and data.get("stage") is not None}
-    except (OSError, ValueError, TypeError, AttributeError):
+    data = read_json(place.root / "progress.json")
+    if not isinstance(data, dict):
         return None
-
-
-def cut_off(place: Workspace) -> list[dict[str, Any]]:
-    """What `build.json` says of builds whose process is gone."""
-    found = []
-    for folder in place.builds():
-        try:
-            build = json.loads((folder / RUN_STATE / "build.json").read_text("utf-8"))
-            if not is_running(int(build["pid"])):
-                found.append({key: build[key] for key in ("kind", "name", "id", "started")})
-        except (OSError, ValueError, KeyError, TypeError):
-            continue
-    return found
+    pid = data.get("pid")
+    return {**data, "running": isinstance(pid, int) and is_running(pid) and data.get("stage") is not None}
 
 
 def next_step(
-    place: Workspace, artifacts: list[Artifact], progress: dict[str, Any] | None, cut: bool
+    place: Workspace, artifacts: list[Artifact], progress: dict[str, Any] | None, cut_off: list[Unfinished]
 ) -> tuple[str, str]:
     """The command that makes most sense now, and why."""
     models = [each for each in artifacts if each.kind == "model"]
     if progress and progress["running"]:
         return "ownlm", "shows again how far it is"
-    if cut:
-        recipe = str((progress or {}).get("recipe", ""))
-        command = f"ownlm run {recipe}" if recipe.endswith((".yaml", ".yml")) else "ownlm demo"
+    if cut_off and progress and (command := resuming(progress)) is not None:
         return command, "goes on where it stopped"
     if models:
         names = place.aliases()

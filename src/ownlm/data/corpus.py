@@ -16,6 +16,7 @@ from ownlm.data.document import Document, Skipped, Split
 from ownlm.data.files import FileEntry, decode
 from ownlm.data.message import TextPart
 from ownlm.data.normalise import normalise, unworthy
+from ownlm.data.rules import Rule, first_fault, load_rules
 from ownlm.data.sources import Source
 from ownlm.data.split import split
 from ownlm.runtime.errors import CorpusError
@@ -38,12 +39,14 @@ class CorpusSettings:
         heldout_share: the share of the bytes that is held out.
         minimum_bytes: shorter documents are left out.
         seed: decides which files are sampled and which groups are held out.
+        rules: entry points of `ownlm.rules` that every document must pass.
     """
 
     max_bytes: int | None = None
     heldout_share: float = 0.05
     minimum_bytes: int = 32
     seed: int = 0
+    rules: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """For the artifact's settings."""
@@ -148,9 +151,10 @@ def collect(sources: Sequence[Source], settings: CorpusSettings, on_progress: Pr
     available = sum(entry.size for each in entries for entry in each)
     budget = available if settings.max_bytes is None else settings.max_bytes
     seen: set[str] = set()
+    rules = load_rules(settings.rules)
     for source, entry, place in _in_turn(sources, entries, collection, budget):
         before = collection.bytes
-        _read(source, entry, settings, seen, collection)
+        _read(source, entry, settings, rules, seen, collection)
         place.taken += collection.bytes - before
         if on_progress is not None:
             on_progress(collection.bytes, min(budget, available))
@@ -193,7 +197,14 @@ def _listing(source: Source, seed: int, skipped: list[Skipped]) -> list[FileEntr
     return found
 
 
-def _read(source: Source, entry: FileEntry, settings: CorpusSettings, seen: set[str], collection: Collection) -> None:
+def _read(
+    source: Source,
+    entry: FileEntry,
+    settings: CorpusSettings,
+    rules: Sequence[Rule],
+    seen: set[str],
+    collection: Collection,
+) -> None:
     where = f"{source.label}:{entry.name}".encode("utf-8", "replace").decode()
     try:
         content = entry.path.read_bytes()
@@ -217,6 +228,9 @@ def _read(source: Source, entry: FileEntry, settings: CorpusSettings, seen: set[
         if document.sha256 in seen:
             collection.duplicates += 1
             collection.skipped.append(Skipped(name, "the same as another document"))
+            continue
+        if (fault := first_fault(document, rules)) is not None:
+            collection.skipped.append(Skipped(name, fault))
             continue
         seen.add(document.sha256)
         collection.documents.append(document)

@@ -138,9 +138,11 @@ class LocalModel:
             for (row,) in self._steps([ids], params, [derive_seed(seed, 0)]):
                 text = "".join(row.pieces[given:])
                 given = len(row.pieces)
-                if text:
-                    yield TextDelta(text, tuple(row.logprobs[reported:]))
-                    reported = len(row.logprobs)
+                logprobs = tuple(row.logprobs[reported:])
+                reported = len(row.logprobs)
+                # Without an event nobody could close this iterator, so a token that brings no text yet is one too.
+                if text or logprobs or row.reason is None:
+                    yield TextDelta(text, logprobs)
         yield Finished(row.reason or "length", row.usage())
 
     def _steps(self, prompts: list[list[int]], params: SamplingParams, seeds: list[int]) -> Iterator[list[_Row]]:

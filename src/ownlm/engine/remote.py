@@ -20,7 +20,7 @@ from urllib.parse import urlsplit
 import httpx
 
 from ownlm.data.message import Message
-from ownlm.engine.remote_protocol import RemoteError, body_of, complaint, events_of, path_of
+from ownlm.engine.remote_protocol import RemoteError, body_of, complaint, events_of, lines_of, path_of
 from ownlm.engine.request import (
     Completion,
     Event,
@@ -140,7 +140,7 @@ class RemoteModel:
     def _stream(self, path: str, body: dict[str, Any]) -> Iterator[Event]:
         try:
             with closing(self._opened(path, body)) as response:
-                yield from events_of(response.iter_lines(), self.base_url)
+                yield from events_of(lines_of(response.iter_text()), self.base_url)
         except httpx.HTTPError as error:
             raise self._broken(error) from error
 

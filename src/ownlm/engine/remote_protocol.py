@@ -25,6 +25,9 @@ Json = dict[str, Any]
 NEUTRAL: dict[str, float] = {"top_k": 0, "min_p": 0.0, "repetition_penalty": 1.0}
 """Parameters that the OpenAI API does not have, with the values that ask for nothing."""
 
+REASONS: dict[str, FinishReason] = {"length": "length", "content_filter": "cancelled", "abort": "cancelled"}
+"""What their reasons mean here; all others ("stop", "tool_calls", "eos_token", ...) are the model's own end: "stop"."""
+
 
 class RemoteError(OwnLMError):
     """A remote endpoint cannot be reached, refuses, or answers with something else than the protocol."""
@@ -84,6 +87,22 @@ def _message(message: Message) -> Json:
         raise UnsupportedParameter("messages", f"Only text is sent to remote models: {error}.") from None
 
 
+def lines_of(pieces: Iterable[str]) -> Iterator[str]:
+    """The lines of a text that comes in pieces, without their ends.
+
+    Only "\n" and "\r\n" end a line: `str.splitlines` also cuts at U+2028, U+2029 and U+0085, which JSON may hold.
+    """
+    held: list[str] = []
+    for piece in pieces:
+        first, *others = piece.split("\n")
+        held.append(first)
+        for other in others:
+            yield "".join(held).removesuffix("\r")
+            held = [other]
+    if last := "".join(held).removesuffix("\r"):
+        yield last
+
+
 def events_of(lines: Iterable[str], base_url: str) -> Iterator[Event]:
     """The server-sent events of one answer, as ours.
 
@@ -99,53 +118,71 @@ def events_of(lines: Iterable[str], base_url: str) -> Iterator[Event]:
         data = line[5:].strip()
         if data == "[DONE]":
             break
-        chunk = _chunk(data, base_url)
-        usage = _usage(chunk.get("usage")) or usage
-        for choice in chunk.get("choices") or ():
-            delta = _delta(choice)
-            if delta.text or delta.logprobs:
-                pieces += 1
-                yield delta
-            if choice.get("finish_reason"):
-                reason = "length" if choice["finish_reason"] == "length" else "stop"
+        deltas, new_reason, new_usage = _parsed(data, base_url)
+        reason, usage = new_reason or reason, new_usage or usage
+        pieces += len(deltas)
+        yield from deltas
     if reason is None:
         raise RemoteError(f"{base_url} cut an answer off.")
     yield Finished(reason, usage or Usage(0, pieces))
 
 
-def _chunk(data: str, base_url: str) -> Json:
+def _parsed(data: str, base_url: str) -> tuple[list[TextDelta], FinishReason | None, Usage | None]:
+    """The pieces of one chunk that are not empty, and the reason and the counts where it tells them."""
     try:
         chunk = json.loads(data)
-    except ValueError:
-        chunk = None
-    if not isinstance(chunk, dict):
-        raise RemoteError(f"{base_url} sent something else than the OpenAI protocol: {data[:100]!r}.")
-    if chunk.get("error"):
-        error = chunk["error"]
+        error = chunk.get("error")
+        choices = () if error else chunk.get("choices") or ()
+        deltas = [delta for choice in choices if (delta := _delta(choice)).text or delta.logprobs]
+        reasons: list[FinishReason] = [
+            REASONS.get(choice["finish_reason"], "stop") for choice in choices if choice.get("finish_reason")
+        ]
+        usage = _usage(chunk.get("usage"))
+    except (KeyError, TypeError, AttributeError, ValueError, OverflowError, RecursionError):
+        raise RemoteError(f"{base_url} sent something else than the OpenAI protocol: {data[:100]!r}.") from None
+    if error:
         message = error.get("message") if isinstance(error, dict) else error
         raise RemoteError(f"{base_url} broke the answer off: {message}")
-    return chunk
+    return deltas, reasons[-1] if reasons else None, usage
+
+
+def _text(found: Any) -> str:
+    """A piece of text, which may be left out.
+
+    Raises:
+        TypeError: it is something else.
+    """
+    if found is not None and not isinstance(found, str):
+        raise TypeError(f"a text is {type(found).__name__}")
+    return found or ""
 
 
 def _delta(choice: Json) -> TextDelta:
     found = choice.get("logprobs") or {}
     if "delta" in choice:
         logprobs = tuple(_token_logprob(each) for each in found.get("content") or ())
-        return TextDelta((choice["delta"] or {}).get("content") or "", logprobs)
+        return TextDelta(_text((choice["delta"] or {}).get("content")), logprobs)
     tops = found.get("top_logprobs") or [{}] * len(found.get("tokens") or ())
     values = zip(found.get("tokens") or (), found.get("token_logprobs") or (), tops)
     return TextDelta(
-        choice.get("text") or "",
+        _text(choice.get("text")),
         tuple(
-            TokenLogprob(token, token.encode(), value or 0.0, tuple((t, t.encode(), v) for t, v in (top or {}).items()))
+            TokenLogprob(
+                token,
+                token.encode(),
+                float(value or 0),
+                tuple((t, t.encode(), float(v)) for t, v in (top or {}).items()),
+            )
             for token, value, top in values
         ),
     )
 
 
 def _token_logprob(entry: Json) -> TokenLogprob:
-    top = tuple((each["token"], _bytes(each), each["logprob"]) for each in entry.get("top_logprobs") or ())
-    return TokenLogprob(entry["token"], _bytes(entry), entry["logprob"], top)
+    top = tuple(
+        (_text(each["token"]), _bytes(each), float(each["logprob"])) for each in entry.get("top_logprobs") or ()
+    )
+    return TokenLogprob(_text(entry["token"]), _bytes(entry), float(entry["logprob"]), top)
 
 
 def _bytes(entry: Json) -> bytes:

@@ -84,7 +84,11 @@ class Usage:
 
 @dataclass(frozen=True)
 class Finished:
-    """The last event: why the answer ended ("stop": the model or a stop string; "length": `max_tokens` or context)."""
+    """The last event: why the answer ended.
+
+    "stop": the model or a stop string; "length": `max_tokens` or context; "cancelled": something else broke it off,
+    such as the content filter of a remote endpoint.
+    """
 
     reason: FinishReason
     usage: Usage
@@ -136,8 +140,10 @@ class LanguageModel(Protocol):
     """One protocol for models here and elsewhere.
 
     `stream` yields `TextDelta`s and ends with one `Finished`; closing the iterator cancels the request within one
-    step. Raises `ContextOverflow` before any work when the prompt does not fit, and `UnsupportedParameter` for what
-    the model cannot honour. `max_tokens` beyond the context's end is allowed: the answer then ends with "length".
+    step. That needs an event a step: a model here yields an empty `TextDelta` for a token that brings no text yet (some
+    bytes of a character, the beginning of a stop string). Raises `ContextOverflow` before any work when the prompt does
+    not fit, and `UnsupportedParameter` for what the model cannot honour. `max_tokens` beyond the context's end is
+    allowed: the answer then ends with "length".
     """
 
     @property

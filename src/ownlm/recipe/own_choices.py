@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ownlm.data.message import Message
+from ownlm.recipe.schema import AlignPart
 from ownlm.recipe.stages.align import RATES
 from ownlm.recipe.stages.instruct import HELDOUT
 from ownlm.recipe.stages.preferences import ANSWER_TOKENS
@@ -60,7 +61,7 @@ def align_pairs(
             lambda target: _build(target, base, found, minutes, screen, interruption),
             inputs={"base": base.id},
             settings={"stage": "aligned", "objective": "dpo", "pairs": sha256_of(pairs), "minutes": minutes,
-                      "rates": RATES, "beta": 0.1},
+                      "rates": RATES, "beta": AlignPart.beta, "chosen_weight": AlignPart.chosen_weight},
             code_version=CODE_VERSION,
             resumable=True,
         )  # fmt: skip
@@ -147,8 +148,8 @@ def _build(
         longest,
         rows,
         tokenizer.end_of_text,
-        beta=0.1,
-        chosen_weight=0.2,
+        beta=AlignPart.beta,
+        chosen_weight=AlignPart.chosen_weight,
     )
     settings = TrainSettings(Schedule(steps, warmup=0.1), Rates().scaled(*RATES))
     with screen.bar("Learning from your choices", steps, "steps") as bar:

@@ -137,7 +137,7 @@ def make_plan(minutes: float, corpus: dict[str, Any], screen: Screen | None = No
         sft_steps=max(10, int(0.8 * seconds.sft / step)),
         align_prompts=_clamp(24, token_rate * seconds.preferences / 2000, 600),
         dpo_rows=8, dpo_length=320,
-        dpo_steps=_clamp(8, 0.6 * seconds.dpo * token_rate / (2 * 8 * 320), 400),
+        dpo_steps=_clamp(8, 0.85 * seconds.dpo * token_rate / (2 * 8 * 320), 400),
         heldout_prompts=_clamp(40, 0.25 * token_rate * seconds.evaluate / 250, 160),
         heldout_bytes=_clamp(150_000, 0.15 * seconds.evaluate * token_rate * 3 * 3.5, 4_000_000),
         excerpts=_clamp(10, 0.6 * seconds.evaluate, 60),

@@ -14,6 +14,7 @@ from types import ModuleType
 from typing import Any
 
 from ownlm.data.corpus import survey
+from ownlm.data.rules import load_rules
 from ownlm.data.sources import Source, folder_source
 from ownlm.recipe.context import RunContext
 from ownlm.recipe.schema import PYTHON, Recipe, check_budget
@@ -31,6 +32,7 @@ from ownlm.recipe.stages import (
 )
 from ownlm.runtime import atomic
 from ownlm.runtime.errors import RecipeError
+from ownlm.runtime.extensions import load_extension
 from ownlm.runtime.progress import Screen
 from ownlm.runtime.signals import catch_interrupts
 from ownlm.store.artifact import Artifact
@@ -75,11 +77,12 @@ class RunResult:
 class ProgressFile:
     """`workspace/progress.json`, from which the Watch page and bare `ownlm` read what is going on."""
 
-    def __init__(self, context: RunContext, stages: Sequence[Stage]) -> None:
+    def __init__(self, context: RunContext, stages: Sequence[Stage], command: Sequence[str] = ()) -> None:
         recipe = context.recipe
         self._path = context.workspace.root / PROGRESS
         self._data: dict[str, Any] = {
             "recipe": str(recipe.path) if recipe.path else recipe.name,
+            "command": list(command),
             "pid": os.getpid(),
             "stage": None,
             "stages": [{"name": s.title, "state": "waiting", "sentence": "", "seconds": None} for s in stages],
@@ -106,11 +109,12 @@ def run(
     minutes: float | None = None,
     open_browser: bool = False,
     port: int | None = None,
+    command: Sequence[str] = (),
 ) -> RunResult:
     """Runs the whole chain within `minutes` (the recipe's own by default).
 
     Stages whose artifact exists are skipped; one that was cut off goes on where it stopped. With `open_browser` or a
-    `port` a small server shows the Watch page meanwhile.
+    `port` a small server shows the Watch page meanwhile. `command` is what one types after `ownlm` to go on with it.
 
     Raises:
         OwnLMError: what is wrong with the recipe, the sources, the budget or the disk.
@@ -129,12 +133,12 @@ def run(
         _announce(context)
         if open_browser or port is not None:
             stack.enter_context(_watch_page(context, open_browser, port))
-        built = _run_stages(context, STAGES)
+        built = _run_stages(context, STAGES, command)
     return RunResult(context.artifacts, built, len(STAGES) - built, round(time.monotonic() - started, 2))
 
 
-def _run_stages(context: RunContext, stages: Sequence[Stage]) -> int:
-    built, progress = 0, ProgressFile(context, stages)
+def _run_stages(context: RunContext, stages: Sequence[Stage], command: Sequence[str]) -> int:
+    built, progress = 0, ProgressFile(context, stages, command)
     try:
         for index, stage in enumerate(stages):
             began = time.monotonic()
@@ -160,11 +164,12 @@ def check(context: RunContext) -> None:
     """Looks at everything that a recipe names and a late stage needs, so that nothing is missed after minutes of work.
 
     Raises:
-        OwnLMError: an unknown kit, or a suite that cannot be read.
+        OwnLMError: an unknown kit, rule or objective, or a suite that cannot be read.
     """
     from ownlm.evaluate.suite import read_suite
 
-    _ = context.kits
+    _ = context.kits, load_rules(context.recipe.corpus.rules)
+    load_extension("ownlm.objectives", context.recipe.align.objective)
     suite = evaluate.suite_path(context)
     if suite is not None:
         read_suite(suite)

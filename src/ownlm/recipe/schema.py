@@ -21,24 +21,32 @@ PYTHON = "python"
 
 @dataclass(frozen=True)
 class CorpusPart:
-    """`max_megabytes` None takes what suits the budget; `heldout` is the share of the bytes kept for measuring."""
+    """`max_megabytes` None takes what suits the budget; `heldout` is the share of the bytes kept for measuring.
+
+    `rules` are entry points of `ownlm.rules` that every document must pass.
+    """
 
     max_megabytes: float | None = None
     heldout: float = 0.05
+    rules: tuple[str, ...] = ()
 
     def settings(self, minutes: float, seed: int) -> CorpusSettings:
         """The corpus settings for a budget: a model reads about 1 MB a minute once, and more text costs no time."""
         megabytes = self.max_megabytes or max(4.0, 1.5 * minutes)
-        return CorpusSettings(max_bytes=round(megabytes * 1e6), heldout_share=self.heldout, seed=seed)
+        return CorpusSettings(round(megabytes * 1e6), self.heldout, seed=seed, rules=self.rules)
 
 
 @dataclass(frozen=True)
 class AlignPart:
-    """`beta` is DPO's, `samples` the answers sampled a prompt, `chosen_weight` as in `DpoObjective`."""
+    """`beta` and `chosen_weight` as in `DpoObjective`, `samples` the answers sampled a prompt.
 
+    `objective` is an entry point of `ownlm.objectives` that is made as `DpoObjective` is.
+    """
+
+    objective: str = "dpo"
     beta: float = 0.1
     samples: int = 6
-    chosen_weight: float = 0.2
+    chosen_weight: float = 1.0
     temperature: float = 0.8
 
 
@@ -106,12 +114,12 @@ def _value(yaml: Yaml, at: tuple[Step, ...], key: str, value: Any) -> Any:
         part = _PARTS[key]
         yaml.check_keys(at, {field.name for field in dataclasses.fields(part)})
         return part(**{name: _value(yaml, (*at, name), name, each) for name, each in value.items()})
-    if key in ("sources", "kits"):
+    if key in ("sources", "kits", "rules"):
         items = [value] if isinstance(value, str) else value
-        if not isinstance(items, list) or not items or not all(isinstance(item, str) and item for item in items):
+        if not isinstance(items, list) or not (items or key == "rules") or not all(isinstance(item, str) and item for item in items):
             raise yaml.error(at, f"{key} takes a list of names.")
         return tuple(items)
-    if key in ("name", "suite"):
+    if key in ("name", "suite", "objective"):
         if key == "suite" and value is None:
             return None
         if not isinstance(value, str):

@@ -16,7 +16,7 @@ from ownlm.serve.context import ServeContext
 from ownlm.serve.gateway import Gateway
 from ownlm.serve.metrics import Metrics
 from ownlm.serve.models import ModelSet
-from ownlm.serve.security import Gatekeeper
+from ownlm.serve.security import Gatekeeper, holds_key
 from ownlm.serve.settings import ServeSettings
 from ownlm.store.workspace import Workspace
 
@@ -41,8 +41,10 @@ def create_app(models: ModelSet, workspace: Workspace, settings: ServeSettings |
     app.include_router(feedback_api.router)
 
     @app.get("/health")
-    def health() -> dict[str, object]:
-        """Whether the server answers, and which models are in memory."""
+    def health(request: Request) -> dict[str, object]:
+        """Whether the server answers; to those who may use it also which models are in memory."""
+        if settings.api_key and not holds_key(request.headers, settings.api_key):
+            return {"status": "ok"}
         return {"status": "ok", "models": {name: models.is_open(name) for name in models.names()}}
 
     @app.get("/metrics")

@@ -114,7 +114,8 @@ def start_server_process(workspace: Workspace, port: int | None = None, models: 
     command = [sys.executable, "-m", "ownlm", "serve", "--background", "--port", str(number), "--", *models]
     workspace.root.mkdir(parents=True, exist_ok=True)
     log = workspace.root / "server.log"
-    environment = {**os.environ, "OWNLM_HOME": str(workspace.root), "OMP_NUM_THREADS": "1"}
+    environment = {**os.environ, "OWNLM_HOME": str(workspace.root), "OMP_NUM_THREADS": "1", "PYTHONUTF8": "1"}
+    environment.pop("OWNLM_API_KEY", None)  # it answers to this machine alone, and its page opens by itself
     with log.open("wb") as output:
         process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=output, stderr=output, env=environment,

@@ -65,11 +65,9 @@ class Gatekeeper:
         return None
 
     def _key_refusal(self, scope: Scope, headers: Headers, key: str) -> Response | None:
+        if holds_key(headers, key):
+            return None
         bearer = headers.get("authorization", "")
-        if bearer[:7].lower() == "bearer " and _equal(bearer[7:].strip(), key):
-            return None
-        if _equal(_cookie(headers), cookie_of(key)):
-            return None
         given = parse_qs(scope.get("query_string", b"").decode("latin-1")).get("key", [""])[0]
         if scope["type"] == "http" and scope["method"] == "GET" and _equal(given, key):
             # A browser opens `/?key=...` once, then carries a cookie; the key disappears from the address.
@@ -105,6 +103,14 @@ class Gatekeeper:
             if len(body) > self.settings.max_body:
                 return None
         return _replay([{"type": "http.request", "body": body, "more_body": False}], receive)
+
+
+def holds_key(headers: Headers, key: str) -> bool:
+    """Whether a request brings the key: as a bearer, or a browser's cookie."""
+    bearer = headers.get("authorization", "")
+    if bearer[:7].lower() == "bearer " and _equal(bearer[7:].strip(), key):
+        return True
+    return _equal(_cookie(headers), cookie_of(key))
 
 
 def cookie_of(key: str) -> str:

@@ -126,12 +126,16 @@ def sha256_of(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def seal(folder: Path, artifact: Artifact) -> Artifact:
-    """Lists and hashes the files of a finished `folder`, and writes its manifest into it."""
+def seal(folder: Path, artifact: Artifact, leave_out: str = "") -> Artifact:
+    """Lists and hashes the files of a finished `folder`, and writes its manifest into it.
+
+    The subfolder `leave_out` is no part of the artifact.
+    """
     files = {}
     for path in sorted(folder.rglob("*")):
-        name = path.relative_to(folder).as_posix()
-        if path.is_file() and name != MANIFEST:
+        inside = path.relative_to(folder)
+        name = inside.as_posix()
+        if path.is_file() and name != MANIFEST and inside.parts[0] != leave_out:
             files[name] = StoredFile(size=path.stat().st_size, sha256=sha256_of(path))
     sealed = dataclasses.replace(artifact, path=folder, files=files, created=now(), environment=environment())
     atomic.write_json(folder / MANIFEST, sealed.to_json())

@@ -18,7 +18,20 @@ from pathlib import Path
 from typing import Any, Literal
 
 from filelock import FileLock
-from sqlalchemy import JSON, URL, DateTime, Double, Engine, Text, create_engine, event, func, make_url, select
+from sqlalchemy import (
+    JSON,
+    URL,
+    Connection,
+    DateTime,
+    Double,
+    Engine,
+    Text,
+    create_engine,
+    event,
+    func,
+    make_url,
+    select,
+)
 from sqlalchemy.exc import ArgumentError, NoSuchModuleError, SQLAlchemyError
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 
@@ -185,6 +198,7 @@ def open_feedback(place: Workspace | Path | str | None = None) -> FeedbackStore:
     path = Path(str(url.database))
     path.parent.mkdir(parents=True, exist_ok=True)
     event.listen(engine, "connect", _prepare_sqlite)
+    event.listen(engine, "begin", _begin_immediate)
     # Two processes that open a new database at once must not both create its tables.
     with FileLock(path.with_name(f".{path.name}.lock")), _told(url):
         migrate(engine)
@@ -209,9 +223,19 @@ def _parsed(text: str) -> URL:
 
 
 def _prepare_sqlite(connection: Any, _: object) -> None:
-    """WAL lets readers go on while somebody writes; FULL makes a commit survive a power cut too."""
+    """WAL lets readers go on while somebody writes; FULL makes a commit survive a power cut too.
+
+    Python's driver begins a transaction before data only, never before `CREATE TABLE`: with `isolation_level` None it
+    leaves that to `_begin_immediate`, so that a migration happens as a whole or not at all.
+    """
+    connection.isolation_level = None
     for pragma in ("journal_mode=WAL", "synchronous=FULL", "busy_timeout=10000", "foreign_keys=ON"):
         connection.execute(f"PRAGMA {pragma}").close()
+
+
+def _begin_immediate(connection: Connection) -> None:
+    """Takes the write lock at once: one that is asked for in mid-transaction may be refused without waiting."""
+    connection.exec_driver_sql("BEGIN IMMEDIATE")
 
 
 @contextmanager

@@ -22,7 +22,7 @@ from ownlm.store.artifact import KINDS, MANIFEST, Artifact, artifact_id, now, se
 
 BUILDING = ".building"
 RUN_STATE = "run-state"
-"""The subfolder of a build where its checkpoints lie; it is removed when the artifact is complete."""
+"""The subfolder of a build where its checkpoints lie; it is removed when the artifact has its name."""
 
 NAME = re.compile(r"\w[\w.+-]{0,119}")
 """What artifacts and aliases may be called: one part of a path on every system, and not hidden."""
@@ -172,21 +172,28 @@ class Workspace:
             atomic.write_json(folder / RUN_STATE / "build.json", {**head, "pid": os.getpid(), "started": now()})
             started = time.monotonic()
             metrics = build(Build(kind, name, identifier, folder))
-            shutil.rmtree(folder / RUN_STATE, ignore_errors=True)
             unsealed = Artifact(
                 path=folder, kind=kind, name=name, id=identifier, inputs=inputs, settings=settings, metrics=metrics,
                 seconds=round(time.monotonic() - started, 3),
             )  # fmt: skip
-            seal(folder, unsealed)
+            seal(folder, unsealed, leave_out=RUN_STATE)
             target = self.root / kind / f"{name}-{identifier}"
             target.parent.mkdir(parents=True, exist_ok=True)
             os.replace(folder, target)
+            # Only now: until the artifact has its name, a killed build must find its checkpoint.
+            shutil.rmtree(target / RUN_STATE, ignore_errors=True)
         return Artifact.read(target), False
 
     def builds(self) -> list[Path]:
         """The folders of builds that are under way or were cut off, newest first."""
-        folders = [path.parent.parent for path in (self.root / BUILDING).glob(f"*/{RUN_STATE}/build.json")]
-        return sorted(folders, key=lambda path: path.stat().st_mtime, reverse=True)
+        found = []
+        for path in (self.root / BUILDING).glob(f"*/{RUN_STATE}/build.json"):
+            folder = path.parent.parent
+            try:
+                found.append((folder.stat().st_mtime_ns, folder))
+            except OSError:  # it was finished meanwhile, and has another name now
+                continue
+        return [folder for _, folder in sorted(found, reverse=True)]
 
     def remove(self, artifact: Artifact) -> None:
         """Deletes an artifact's folder and the aliases that point to it."""
@@ -203,6 +210,7 @@ class Workspace:
         for folder in self._folders(kind, identifier):
             artifact = Artifact.read(folder)
             artifact.verify()
+            shutil.rmtree(folder / RUN_STATE, ignore_errors=True)  # a kill just after the renaming leaves it
             return artifact
         return None
 
@@ -231,7 +239,7 @@ class Workspace:
         for path in sorted((self.root / "aliases").glob("*.json")):
             try:
                 found[path.stem] = str(json.loads(path.read_text("utf-8"))["id"])
-            except (OSError, ValueError, KeyError):
+            except (OSError, ValueError, KeyError, TypeError):
                 continue
         return found
 

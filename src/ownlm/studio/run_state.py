@@ -5,6 +5,7 @@ Everything is read from the workspace's files, as they are while a run writes th
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections.abc import Iterable
@@ -13,7 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from ownlm.runtime.processes import is_running
-from ownlm.store.workspace import RUN_STATE, Workspace
+from ownlm.store.workspace import Workspace
+from ownlm.studio.builds import resuming, unfinished
 from ownlm.studio.jsonl import JsonLines, read_json
 
 STAGES = {"base": "Pre-training", "instructed": "Fine-tuning", "aligned": "Alignment"}
@@ -33,7 +35,7 @@ class StageLine:
 
 @dataclass
 class Training:
-    """A model's training; `live` while its build folder belongs to a running process."""
+    """A model's training; `live` while a process works on it."""
 
     id: str
     name: str
@@ -52,13 +54,14 @@ class Training:
     @property
     def in_bits(self) -> bool:
         """Whether the curve is in bits per byte (else nats a token)."""
-        return bool(self.rows) and isinstance(self.rows[0].get("bits_per_byte"), int | float)
+        return any(isinstance(row.get("bits_per_byte"), int | float) for row in self.rows)
 
     def points(self) -> list[tuple[int, float]]:
-        """(step, loss) of every update whose loss is a number."""
+        """(step, loss) of every update whose loss is a finite number."""
         key = "bits_per_byte" if self.in_bits else "loss"
         found = ((row.get("step"), row.get(key)) for row in self.rows)
-        return [(int(x), float(y)) for x, y in found if isinstance(x, int) and isinstance(y, int | float) and y == y]
+        numbers = ((x, y) for x, y in found if isinstance(x, int) and isinstance(y, int | float))
+        return [(x, float(y)) for x, y in numbers if math.isfinite(y)]
 
     def growth(self) -> list[tuple[str, list[tuple[int, str]]]]:
         """For every prompt its continuations as (step, text), the newest first."""
@@ -71,13 +74,14 @@ class Training:
 
 @dataclass(frozen=True)
 class RunView:
-    """One look at a workspace. `version` changes whenever something in it has."""
+    """One look at a workspace. `version` changes whenever something in it has; `command` goes on with a cut-off run."""
 
     version: int = 0
     recipe: str = ""
     running: bool = False
     started: str = ""
     minutes: float | None = None
+    command: str | None = None
     stages: tuple[StageLine, ...] = ()
     trainings: tuple[Training, ...] = ()
     forecast: dict[str, Any] = field(default_factory=dict)
@@ -129,13 +133,14 @@ class RunReader:
             running=running,
             started=str(progress.get("started", "")),
             minutes=float(minutes) if isinstance(minutes, int | float) else None,
+            command=resuming(progress),
             stages=tuple(_stages(progress.get("stages"), running)),
             trainings=tuple(trainings),
             forecast=self._forecast(trainings) if changed else self._view.forecast,
         )
 
     def _chosen(self) -> list[tuple[Training, Path]]:
-        """The newest base model, being built or finished, and what was made from it: one training a stage."""
+        """The newest base model and what was made from it, one training a stage; one being built is the newest."""
         every = [*self._finished(), *self._building()]
         chosen: list[tuple[Training, Path]] = []
         for stage in STAGES:
@@ -153,18 +158,10 @@ class RunReader:
             yield Training(model.id, model.name, stage, False, model.inputs, model.metrics), model.path
 
     def _building(self) -> Iterable[tuple[Training, Path]]:
-        """Oldest first, and those that are running after those that were cut off."""
-        found = []
-        for folder in reversed(self._workspace.builds()):
-            build = _mapping(read_json(folder / RUN_STATE / "build.json"))
-            if build.get("kind") != "model" or not isinstance(build.get("pid"), int):
-                continue
-            stage = str(_mapping(build.get("settings")).get("stage", ""))
-            live = is_running(build["pid"])
-            inputs = {str(role): str(key) for role, key in _mapping(build.get("inputs")).items()}
-            training = Training(str(build.get("id")), str(build.get("name")), stage, live, inputs)
-            found.append((training, folder))
-        return sorted(found, key=lambda each: each[0].live)
+        """Those that were cut off after the newest model was finished, then those that are running."""
+        for build in unfinished(self._workspace):
+            if build.kind == "model":
+                yield Training(build.id, build.name, build.stage, build.live, build.inputs), build.folder
 
     def _forecast(self, trainings: list[Training]) -> dict[str, Any]:
         """What the plan of this run expected; before the first training that of the newest plan."""

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from nicegui import ui
 from nicegui.elements.mixins.text_element import TextElement
@@ -75,6 +76,11 @@ def frame(path: str, narrow: bool = False) -> Iterator[ui.element]:
         switch.on("click", js_handler=SWITCH_THEME)
     with tag("div", f"page{' narrow' if narrow else ''}").props("id=content tabindex=-1") as main:
         yield main
+
+
+def address(path: str, model: str) -> str:
+    """The address of a page that shows this model, whatever stands in its name."""
+    return f"{path}?model={quote(model, safe='')}"
 
 
 # ---- controls
@@ -181,3 +187,10 @@ def notice(text: str = "", error: bool = False) -> Words:
     found = words(text, "p", "notice error" if error else "notice").props("role=status")
     show(found, bool(text))
     return found
+
+
+def instead(wanted: str, chosen: str | None) -> None:
+    """Says so where an address names a model that is not served, and which one is shown instead."""
+    if wanted and wanted != chosen:
+        shown = f" This is {chosen}." if chosen else ""
+        notice(f"There is no model '{wanted[:100]}' on this server.{shown}")

@@ -73,7 +73,7 @@ class Trainer:
 
     async def _run(self, round_: Round, model: Artifact, pairs: Path, name: str) -> None:
         arguments = [model.id, "--pairs", str(pairs), "--minutes", f"{self._minutes:g}", "--name", name, "--json"]
-        environment = {**os.environ, "OWNLM_HOME": str(self._workspace.root)}
+        environment = {**os.environ, "OWNLM_HOME": str(self._workspace.root), "PYTHONUTF8": "1"}
         environment.pop("OMP_NUM_THREADS", None)  # a server beside a training has one; this training may have them all
         try:
             self._process = await asyncio.create_subprocess_exec(

@@ -76,7 +76,7 @@ def train(
     optimisers = build_optimisers(decoder, settings.rates)
     progress = load_checkpoint(state, decoder, optimisers) or Progress()
     metrics = _resume_metrics(folder / METRICS, progress.step)
-    steps, saved, losses = settings.schedule.steps, time.monotonic(), [row["loss"] for row in metrics]
+    steps, saved, losses = settings.schedule.steps, time.monotonic(), [_number(row["loss"]) for row in metrics]
     bad = _bad_steps(metrics)
     with (folder / METRICS).open("a", encoding="utf-8") as file:
         while progress.step < steps:
@@ -96,7 +96,7 @@ def train(
             rate = tokens / seconds
             row |= {"step": progress.step, "steps": steps, "tokens": progress.tokens, "tokens_per_second": round(rate)}
             row |= _timing(decoder, objective, settings, progress, rate, steps)
-            file.write(json.dumps(row) + "\n")
+            file.write(_line(row))
             file.flush()
             losses.append(row["loss"])
             if on_metrics is not None:
@@ -182,11 +182,24 @@ def _resume_metrics(path: Path, step: int) -> list[dict[str, Any]]:
                 continue
             if row["step"] <= step:
                 rows.append(row)
-        atomic.write_text(path, "".join(json.dumps(row) + "\n" for row in rows))
+        atomic.write_text(path, "".join(map(_line, rows)))
     return rows
+
+
+def _line(row: dict[str, Any]) -> str:
+    """A row as a line of JSON, which knows no NaN and no infinity: such a number is null."""
+    found = {
+        key: None if isinstance(value, float) and not math.isfinite(value) else value for key, value in row.items()
+    }
+    return json.dumps(found, allow_nan=False) + "\n"
+
+
+def _number(value: float | None) -> float:
+    """A figure of a row that was read: null is not a number."""
+    return math.nan if value is None else value
 
 
 def _bad_steps(rows: list[dict[str, Any]]) -> int:
     """How many steps up to the last one met non-finite numbers, without a good one between them."""
-    finite = [math.isfinite(row["loss"]) and math.isfinite(row["grad_norm"]) for row in rows]
+    finite = [math.isfinite(_number(row["loss"])) and math.isfinite(_number(row["grad_norm"])) for row in rows]
     return next((count for count, good in enumerate(reversed(finite)) if good), len(finite))

@@ -15,13 +15,12 @@ from nicegui import run, ui
 from ownlm.data.message import Message
 from ownlm.engine.request import SamplingParams
 from ownlm.render.html import count, decimal
-from ownlm.runtime.errors import OwnLMError
 from ownlm.serve.familiarity import NOTE, familiarity
 from ownlm.store.feedback import Feedback
 from ownlm.studio.answer import AnswerView, chip
 from ownlm.studio.pages.sampling import SamplingPanel
 from ownlm.studio.state import Studio
-from ownlm.studio.theme import Words, button, choice, frame, link, notice, show, tag, tell, words
+from ownlm.studio.theme import Words, address, button, choice, frame, instead, link, notice, show, tag, tell, words
 from ownlm.studio.writing import Jobs, Written, sentence, write
 
 log = logging.getLogger(__name__)
@@ -38,6 +37,7 @@ def build(studio: Studio, model: str) -> None:
     """The page."""
     chosen = studio.chosen(model)
     with frame("/chat", narrow=True):
+        instead(model, chosen)
         if chosen is None:
             words("Chat", "h1")
             with tag("section", "card"):
@@ -53,6 +53,7 @@ class Turn:
     """A model's answer on the page, with all that feedback about it needs."""
 
     element: ui.element
+    conversation: int
     view: AnswerView
     note: Words
     facts: Words
@@ -65,13 +66,14 @@ class Turn:
 
 
 class ChatPage:
-    """One visitor's conversation; it lives as long as the page is open."""
+    """One visitor's conversation; it lives as long as the page is open. "New" begins one with another number."""
 
     def __init__(self, studio: Studio, name: str) -> None:
         self._studio, self._name = studio, name
         self._session = f"studio-{uuid.uuid4().hex[:12]}"
         self._messages: list[Message] = []
         self._turns: list[Turn] = []
+        self._conversation = 0
         self._client = ui.context.client
         self._jobs = Jobs()
         self._head()
@@ -145,9 +147,11 @@ class ChatPage:
 
     def _new(self) -> None:
         self._jobs.stop()
+        self._conversation += 1
         self._messages, self._turns = [], []
         self._log.clear()
         show(self._error, False)
+        self._ready()
         with self._log:
             self._welcome = self._starters()
 
@@ -185,9 +189,15 @@ class ChatPage:
             pass  # the visitor's wish; what was written stays
         except Exception as error:
             log.info("chat failed", exc_info=error)
-            tell(self._error, sentence(error))
+            if turn.conversation == self._conversation:
+                tell(self._error, sentence(error))
         finally:
             self._end(turn)
+
+    def _ready(self) -> None:
+        """Lets the visitor send the next message."""
+        show(self._go, True)
+        show(self._stop, False)
 
     async def _say_if_unlike(self, turn: Turn) -> None:
         messages = list(self._messages)
@@ -197,11 +207,11 @@ class ChatPage:
             show(turn.note, True)
 
     def _end(self, turn: Turn) -> None:
-        if self._client.is_deleted:
+        """Keeps the answer, unless the visitor has left or begun a new conversation meanwhile."""
+        if self._client.is_deleted or turn.conversation != self._conversation:
             return
         turn.view.show(turn.written.text, False)
-        show(self._go, True)
-        show(self._stop, False)
+        self._ready()
         if turn.written.text or turn.written.end is not None:
             turn.facts.text = f"{turn.written.sentence()} · seed {turn.sampling.get('seed')}"
             show(turn.buttons, True)
@@ -219,7 +229,7 @@ class ChatPage:
             view = AnswerView()
             facts = words("", "p", "facts numbers")
             buttons = tag("div", "flow")
-            turn = Turn(element, view, note, facts, buttons)
+            turn = Turn(element, self._conversation, view, note, facts, buttons)
             with buttons:
                 for verdict, icon, label in (("up", "thumb_up_off_alt", "Good answer"),
                                              ("down", "thumb_down_off_alt", "Bad answer")):  # fmt: skip
@@ -238,9 +248,7 @@ class ChatPage:
         ui.clipboard.write(turn.written.text)
 
     async def _judge(self, turn: Turn, verdict: str) -> None:
-        """Every press is kept; the last one of an answer counts."""
-        for each in ("up", "down"):
-            turn.thumbs[each].props(f'aria-pressed="{str(each == verdict).lower()}"')
+        """Every press is kept, and shown once it is; the last one of an answer counts."""
         feedback = Feedback(
             kind="thumb",
             session=self._session,
@@ -251,8 +259,14 @@ class ChatPage:
         )  # fmt: skip
         try:
             await run.io_bound(lambda: self._studio.context.feedback.add(feedback))
-        except OwnLMError as error:
-            tell(self._error, error)
+        except Exception as error:
+            log.info("a thumb was not kept", exc_info=error)
+            tell(self._error, sentence(error))
+            return
+        if turn.conversation == self._conversation:
+            show(self._error, False)
+            for each in ("up", "down"):
+                turn.thumbs[each].props(f'aria-pressed="{str(each == verdict).lower()}"')
 
 
 def _recorded(params: SamplingParams) -> dict[str, Any]:
@@ -261,4 +275,4 @@ def _recorded(params: SamplingParams) -> dict[str, Any]:
 
 
 def _open(name: str) -> None:
-    ui.navigate.to(f"/chat?model={name}")
+    ui.navigate.to(address("/chat", name))

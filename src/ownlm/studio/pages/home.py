@@ -9,7 +9,7 @@ from ownlm.store.artifact import Artifact
 from ownlm.studio import theme
 from ownlm.studio.run_state import RunView
 from ownlm.studio.state import Studio
-from ownlm.studio.theme import button, frame, link, tag, words
+from ownlm.studio.theme import address, button, frame, link, tag, words
 
 STAGE_NAMES = {"base": "pre-trained", "instructed": "instructed", "aligned": "aligned"}
 
@@ -125,4 +125,4 @@ def _row(model: Artifact, served: str) -> None:
         words(decimal(model.metrics.get("heldout_bits_per_byte")), "td", "r")
         with tag("td", "r"):
             if served:
-                link("Chat", f"/chat?model={served}")
+                link("Chat", address("/chat", served))

@@ -14,7 +14,7 @@ from ownlm.store.artifact import Artifact
 from ownlm.studio.answer import AnswerView, chip
 from ownlm.studio.lineage import heir, three_stages
 from ownlm.studio.state import Studio
-from ownlm.studio.theme import Words, button, choice, frame, link, notice, show, tag, tell, words
+from ownlm.studio.theme import Words, address, button, choice, frame, instead, link, notice, show, tag, tell, words
 from ownlm.studio.writing import Jobs, sentence, write
 
 log = logging.getLogger(__name__)
@@ -65,6 +65,7 @@ def build(studio: Studio, model: str) -> None:
             names = studio.context.models.names()
             if chosen is not None and len(names) > 1:
                 choice({each: each for each in names}, chosen, "Model", _open)
+        instead(model, chosen)
         if chosen is None or artifact is None:
             with tag("section", "card"):
                 words("There are no stages to show", "h2")
@@ -158,7 +159,7 @@ class UnmaskPage:
 
 
 def _open(name: str) -> None:
-    ui.navigate.to(f"/unmask?model={name}")
+    ui.navigate.to(address("/unmask", name))
 
 
 ENTER = """(e) => { if (e.key === 'Enter' && !e.shiftKey && !e.isComposing) { e.preventDefault(); emit(); } }"""

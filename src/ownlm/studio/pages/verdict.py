@@ -8,7 +8,7 @@ from typing import Any
 from nicegui import ui
 
 from ownlm.studio.state import Studio
-from ownlm.studio.theme import button, link, meter, tag, words
+from ownlm.studio.theme import address, button, link, meter, tag, words
 from ownlm.studio.training import Round
 
 HEADLINES = {"better": "Better", "worse": "Worse", "too few to tell": "Too few to tell"}
@@ -78,7 +78,7 @@ class RoundView:
                 button("Vote blind: old against new", vote, icon="balance", kind="primary")
             name = str(round_.result.get("name", ""))
             if name in self._studio.context.models.names():
-                link("Chat with it", f"/chat?model={name}", "btn")
+                link("Chat with it", address("/chat", name), "btn")
             link("Another round", "/your-turn", "btn")
 
     def _numbers(self, verdict: dict[str, Any]) -> None:

@@ -132,7 +132,7 @@ class WatchPage:
             self._lead.text = (
                 "This is how it learned. A new run shows up here by itself."
                 if training.metrics
-                else f"The run stopped at step {step:,} of {steps:,}; the same command goes on from there."
+                else f"The run stopped at step {step:,} of {steps:,}; {_again(view)} goes on from there."
             )
             share = step / steps if steps else 0.0
         else:
@@ -222,6 +222,10 @@ def _stage(line: StageLine) -> None:
         words(duration(line.seconds) if line.seconds else "", "span", "soft small numbers")
         if line.sentence:
             words(line.sentence, "p")
+
+
+def _again(view: RunView) -> str:
+    return f"`{view.command}`" if view.command else "the same command"
 
 
 def _forecast(forecast: dict[str, Any], outcome: float | None) -> str:

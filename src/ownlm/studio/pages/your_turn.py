@@ -21,7 +21,7 @@ from ownlm.studio.answer import AnswerView
 from ownlm.studio.pages.verdict import RoundView
 from ownlm.studio.pairs import Pair, feedback, make_pair, preferences, prompts_for, tally, write_preferences
 from ownlm.studio.state import Studio
-from ownlm.studio.theme import button, choice, enable, frame, link, notice, show, tag, tell, words
+from ownlm.studio.theme import address, button, choice, enable, frame, instead, link, notice, show, tag, tell, words
 from ownlm.studio.writing import Jobs, sentence
 
 log = logging.getLogger(__name__)
@@ -47,6 +47,7 @@ def build(studio: Studio, model: str) -> None:
             names = studio.context.models.names()
             if chosen is not None and len(names) > 1:
                 choice({each: each for each in names}, chosen, "Model", _open)
+        instead(model, chosen)
         prompts = prompts_for(artifact, studio.starters(chosen)) if chosen else []
         if chosen is None or artifact is None or not prompts:
             with tag("section", "card"):
@@ -76,6 +77,8 @@ class YourTurnPage:
         self._shown_at = 0.0
         self._asked = 0
         self._error = notice(error=True)
+        self._again = button("Try again", lambda: self._jobs.start(self._next), kind="primary")
+        show(self._again, False)
         self._after = tag("div", "stack")
         ui.keyboard(on_key=self._key, ignore=["input", "select", "textarea"])
         ui.context.client.on_delete(self._drop_ahead)
@@ -91,6 +94,7 @@ class YourTurnPage:
     async def _next(self) -> None:
         """Shows the pair that was made ahead, and begins to make the one after it."""
         show(self._error, False)
+        show(self._again, False)
         self._ballot.progress(len(self._choices), self._wanted)
         try:
             self._ballot.wait()
@@ -102,7 +106,9 @@ class YourTurnPage:
                 self._ahead = self._make()
         except Exception as error:
             log.info("no pair", exc_info=error)
+            self._ballot.stay_empty()
             tell(self._error, sentence(error))
+            show(self._again, True)
 
     def _make(self) -> asyncio.Task[Pair]:
         prompt = self._prompts[self._asked % len(self._prompts)]
@@ -124,13 +130,16 @@ class YourTurnPage:
 
     def _chosen(self, pair: Pair, verdict: str) -> None:
         given = feedback(pair, verdict, self._session, time.monotonic() - self._shown_at)
-        self._jobs.start(partial(self._keep, given))
+        self._jobs.start(partial(self._keep, pair, given))
 
-    async def _keep(self, given: Feedback) -> None:
+    async def _keep(self, pair: Pair, given: Feedback) -> None:
+        """Keeps a choice and goes on; where it cannot be kept the pair is shown again, to choose once more."""
         try:
             await run.io_bound(lambda: self._studio.context.feedback.add(given))
-        except OwnLMError as error:
-            tell(self._error, error)
+        except Exception as error:
+            log.info("a choice was not kept", exc_info=error)
+            tell(self._error, sentence(error))
+            self._ballot.show(pair)
             return
         if given.verdict != "skip":
             self._choices.append(given)
@@ -241,6 +250,11 @@ class Ballot:
         for view in self._views:
             view.show("", True)
 
+    def stay_empty(self) -> None:
+        """No pair comes."""
+        for view in self._views:
+            view.show("", False)
+
     def show(self, pair: Pair) -> None:
         """Shows a pair and lets choose."""
         self._pair = pair
@@ -263,4 +277,4 @@ class Ballot:
 
 
 def _open(name: str) -> None:
-    ui.navigate.to(f"/your-turn?model={name}")
+    ui.navigate.to(address("/your-turn", name))
