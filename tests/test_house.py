@@ -199,7 +199,8 @@ def test_a_package_from_outside_adds_a_scorer_a_rule_and_a_kit(tmp_path: Path) -
     info.mkdir()
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: polite\nVersion: 1.0\n", "utf-8")
     (info / "entry_points.txt").write_text(
-        "[ownlm.scorers]\npoliteness = polite:scorer\n\n[ownlm.rules]\nquiet = polite:quiet\n\n[ownlm.kits]\nletters = polite:kit\nbad = polite:missing\n",
+        "[ownlm.scorers]\npoliteness = polite:scorer\n\n[ownlm.rules]\nquiet = polite:quiet\n\n"
+        "[ownlm.kits]\nletters = polite:kit\nbad = polite:missing\n",
         "utf-8",
     )
     command = [sys.executable, "-c", USES_THEM]

@@ -1,3 +1,5 @@
+import time
+
 import pytest
 
 import tiny
@@ -127,3 +129,12 @@ def test_a_template_that_rewrites_earlier_turns_gives_no_mask() -> None:
     last_only = ChatFormat("{{ messages | length }}{{ messages[-1]['content'] }}<|im_end|>")
     with pytest.raises(OwnLMError, match="rewrites earlier turns"):
         last_only.encode(tiny.tokenizer(), CONVERSATION)
+
+
+def test_a_prompt_of_many_messages_is_encoded_at_once() -> None:
+    tokenizer, chat = tiny.tokenizer(), ChatFormat()
+    assert chat.prompt_ids(tokenizer, CONVERSATION[:-1]) == chat.encode(tokenizer, CONVERSATION[:-1], True)[0]
+    started = time.perf_counter()
+    ids = chat.prompt_ids(tokenizer, [Message.of("user", "a")] * 1_000)
+    assert ids.count(tokenizer.end_of_turn) == 1_000
+    assert time.perf_counter() - started < 2

@@ -34,6 +34,10 @@ def test_a_good_suite(tmp_path: Path) -> None:
     assert suite.cases[0].score == {"contains": "return", "max_lines": 4}
 
 
+def test_one_stop_text_is_one(tmp_path: Path) -> None:
+    assert read_suite(write(tmp_path, GOOD.replace('stop: ["\\n"]', "stop: END"))).sampling.stop == ("END",)
+
+
 @pytest.mark.parametrize(
     ("old", "new", "line", "says"),
     [
@@ -43,7 +47,8 @@ def test_a_good_suite(tmp_path: Path) -> None:
         ("max_lines: 4", "max_lines: four", 7, "needs a whole number"),
         ("max_tokens: 9", "max_token: 9", 3, "did you mean 'max_tokens'"),
         ("max_tokens: 9", "max_tokens: 0", 3, "at least 1"),
-        ("max_tokens: 9", "max_tokens: many", 3, "wrong type"),
+        ("max_tokens: 9", "max_tokens: many", 3, "whole number"),
+        ('stop: ["\\n"]', "stop: [1]", 3, "a text or a list of texts"),
         ("role: user", "role: usr", 9, "role must be one of"),
         ('    prompt: "def add(a, b):"\n', "", 5, "either `prompt` or `messages`"),
         ("    score: {finished: true}\n", "", 9, "needs `score`"),

@@ -11,7 +11,7 @@ from ownlm.report.facts import collect
 from ownlm.runtime.errors import ArtifactDamaged
 from ownlm.store.artifact import Artifact
 from ownlm.store.workspace import Build, Workspace
-from report.fake import HOSTILE, evaluation, models
+from report.fake import HOSTILE, _make, evaluation, interval, models
 
 
 class Page(HTMLParser):
@@ -129,3 +129,29 @@ def test_numbers_that_json_cannot_hold_do_not_break_the_page(workspace: Workspac
 
     model = workspace.make("model", "odd", build, settings={"stage": "base"})[0]
     assert "curves" in Page(page(build_report(model, workspace))).sections
+
+
+def test_a_suite_of_ones_own_keeps_its_answers_to_itself(workspace: Workspace) -> None:
+    model = models(workspace)
+    evaluation(workspace, model)
+    mine = {"suite": {"name": "my questions", "pass_rate": interval(0.25, 0.2, 8), "by_tag": {}}}
+    asked = [{"id": "1", "prompt": "mine", "answer": "MY ANSWER", "passed": False, "reasons": [], "value": 0.0}]
+    _make(
+        workspace,
+        "evaluation",
+        "mine",
+        {"model": model},
+        {},
+        {"results.json": mine, "samples.jsonl": asked},
+        stage="mine",
+    )
+    text = page(build_report(model, workspace))
+    assert "60" in text and "first steps" in text and "task_1" in text
+    assert "MY ANSWER" not in text
+    assert "Of the suite “my questions” it passes" in text
+
+
+def test_held_out_text_is_not_counted_as_learned(whole: Artifact) -> None:
+    text, card = page(whole), whole.file("model-card.md").read_text("utf-8")
+    assert "2,002 documents to learn from" in text and "111 held out" in " ".join(text.split())
+    assert "2,002 documents" in card and "111 more held out" in card

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from datetime import datetime
 from functools import lru_cache
@@ -75,6 +76,10 @@ class ChatFormat:
         """See the function `render`."""
         return render(self.template, messages, add_generation_prompt)
 
+    def prompt_ids(self, tokenizer: Tokenizer, messages: Sequence[Message]) -> list[int]:
+        """The token ids up to where the assistant's answer begins; rendered once, however long the conversation is."""
+        return self._encode(tokenizer, messages, add_generation_prompt=True)
+
     def encode(
         self, tokenizer: Tokenizer, messages: Sequence[Message], add_generation_prompt: bool = False
     ) -> tuple[list[int], list[bool]]:
@@ -129,16 +134,11 @@ class ChatFormat:
 
 
 def _split(text: str, separators: Sequence[str]) -> list[str]:
-    """`text` cut before and after each separator, which stay as pieces of their own."""
-    pieces = [text]
-    for separator in separators:
-        pieces = [
-            part
-            for piece in pieces
-            for i, section in enumerate(piece.split(separator) if piece not in separators else [piece])
-            for part in ((separator, section) if i else (section,))
-        ]
-    return [piece for piece in pieces if piece]
+    """`text` cut before and after each separator, which stay as pieces of their own; the earlier one wins."""
+    if not separators:
+        return [text] if text else []
+    pattern = "|".join(re.escape(separator) for separator in separators)
+    return [piece for piece in re.split(f"({pattern})", text) if piece]
 
 
 def _encode_template(tokenizer: Tokenizer, text: str) -> list[int]:

@@ -116,7 +116,7 @@ class LocalModel:
             return [self.tokenizer.end_of_text, *self.tokenizer.encode(prompt)]
         if prompt and isinstance(prompt[0], Message):
             messages = [message for message in prompt if isinstance(message, Message)]
-            return self.chat.encode(self.tokenizer, messages, add_generation_prompt=True)[0]
+            return self.chat.prompt_ids(self.tokenizer, messages)
         ids = [int(token) for token in prompt if not isinstance(token, Message)]
         wrong = [token for token in ids if not 0 <= token < self.tokenizer.vocab_size]
         if wrong:

@@ -100,8 +100,15 @@ def _sampling(source: Source) -> SamplingParams:
     if given:
         source.check_keys(("sampling",), [field.name for field in dataclasses.fields(SamplingParams)])
     chosen = {**DEFAULTS, **given}
-    if isinstance(chosen.get("stop"), list):
-        chosen["stop"] = tuple(chosen["stop"])
+    stop = chosen.get("stop")
+    if isinstance(stop, str | list):
+        chosen["stop"] = (stop,) if isinstance(stop, str) else tuple(stop)
+        if not all(isinstance(text, str) for text in chosen["stop"]):
+            raise source.error(("sampling", "stop"), "stop takes a text or a list of texts.")
+    if type(chosen.get("max_tokens", 1)) is not int:
+        raise source.error(
+            ("sampling", "max_tokens"), f"max_tokens takes a whole number, not {chosen['max_tokens']!r}."
+        )
     try:
         return SamplingParams(**chosen)
     except OwnLMError as error:

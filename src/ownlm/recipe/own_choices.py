@@ -69,7 +69,7 @@ def align_pairs(
     workspace.point(name or artifact.name, artifact)
     verdict = artifact.metrics["verdict"]
     left_out = artifact.metrics["pairs_too_long"]
-    without = f" ({left_out} longer than {LONGEST} tokens were left out)" if left_out else ""
+    without = f" ({left_out} longer than {artifact.metrics['longest']} tokens were left out)" if left_out else ""
     screen.say(
         f"{'Built before: ' if reused else ''}{artifact.name} learned from {artifact.metrics['pairs']} pairs{without}. "
         f"On {verdict['difference']['n']} held-out prompts {verdict['after']['value']:.0%} of its answers pass the "
@@ -170,6 +170,7 @@ def _build(
     return {
         "pairs": len(encoded),
         "pairs_too_long": left_out,
+        "longest": longest,
         "parameters": decoder.config.parameters,
         "context": decoder.config.context,
         "steps": steps,

@@ -116,7 +116,8 @@ def _value(yaml: Yaml, at: tuple[Step, ...], key: str, value: Any) -> Any:
         return part(**{name: _value(yaml, (*at, name), name, each) for name, each in value.items()})
     if key in ("sources", "kits", "rules"):
         items = [value] if isinstance(value, str) else value
-        if not isinstance(items, list) or not (items or key == "rules") or not all(isinstance(item, str) and item for item in items):
+        named = isinstance(items, list) and all(isinstance(item, str) and item for item in items)
+        if not named or (not items and key != "rules"):
             raise yaml.error(at, f"{key} takes a list of names.")
         return tuple(items)
     if key in ("name", "suite", "objective"):

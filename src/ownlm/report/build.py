@@ -76,8 +76,8 @@ def tiles(facts: Facts) -> list[tuple[str, str, str]]:
     if base.get("parameters"):
         found.append((count(base["parameters"]), "parameters", f"context of {base.get('context', 0):,} tokens"))
     if facts.corpus:
-        metrics = facts.corpus.metrics
-        found.append((size(metrics.get("bytes")), "of text read", f"{metrics.get('documents', 0):,} documents"))
+        documents, learned = facts.learned
+        found.append((size(learned), "of text to learn from", f"{documents:,} documents"))
     if facts.seconds >= 1:
         found.append((duration(facts.seconds), "to make all of it", f"{count(base.get('tokens'))} tokens trained on"))
     if bits:

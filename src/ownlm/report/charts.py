@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from ownlm.render.plots import Mark, Series, bars, curve, ranges
@@ -25,7 +26,7 @@ def charts(facts: Facts) -> dict[str, str | None]:
 
 
 def _number(value: Any) -> float | None:
-    return float(value) if isinstance(value, int | float) and value == value else None
+    return float(value) if isinstance(value, int | float) and math.isfinite(value) else None
 
 
 def _points(rows: list[dict[str, Any]], x: str, y: str) -> Series:

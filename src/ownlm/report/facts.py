@@ -44,6 +44,7 @@ class Facts:
     heldout: dict[str, Any]
     evaluations: list[Artifact]
     answers: list[dict[str, Any]]
+    other_suites: list[dict[str, Any]]
     pairs: list[dict[str, Any]]
     alignment: dict[str, Any] = field(default_factory=dict)
 
@@ -51,6 +52,13 @@ class Facts:
     def base(self) -> dict[str, Any]:
         """The metrics of pre-training."""
         return self.stages["base"].artifact.metrics if "base" in self.stages else {}
+
+    @property
+    def learned(self) -> tuple[int, int]:
+        """Documents of the corpus that are not held out, and their bytes."""
+        metrics = self.corpus.metrics if self.corpus else {}
+        documents, size = metrics.get("documents") or 0, metrics.get("bytes") or 0
+        return documents - (metrics.get("heldout_documents") or 0), size - (metrics.get("heldout_bytes") or 0)
 
     @property
     def seconds(self) -> float:
@@ -87,12 +95,14 @@ def collect(model: Artifact, workspace: Workspace) -> Facts:
         if artifact.kind == "model" and stage in STAGES:
             stages[stage] = Stage(stage, artifact, list(_rows(artifact, "metrics.jsonl")))
     evaluations = [each for each in workspace.artifacts("evaluation") if model.id in each.inputs.values()]
-    heldout: dict[str, Any] = {}
-    answers: list[dict[str, Any]] = []
-    for evaluation in evaluations:
-        results = _json(evaluation, "results.json")
-        heldout = results if dig(results, "bits_per_byte") else heldout or results
-        answers = list(_rows(evaluation, "samples.jsonl")) or answers
+    found = [(evaluation, _json(evaluation, "results.json")) for evaluation in evaluations]
+    # Answers and pass rate come from one evaluation: the newest on held-out text, else the first.
+    chosen = max(range(len(found)), key=lambda n: (bool(dig(found[n][1], "bits_per_byte")), n), default=None)
+    if chosen is not None and not dig(found[chosen][1], "bits_per_byte"):
+        chosen = 0
+    heldout = found[chosen][1] if chosen is not None else {}
+    answers = list(_rows(found[chosen][0], "samples.jsonl")) if chosen is not None else []
+    others = [suite for n, (_, results) in enumerate(found) if n != chosen and (suite := dig(results, "suite"))]
     plan = _first(chain, "plan")
     corpus = _first(chain, "corpus")
     pairs = _first(chain, "preferences")
@@ -110,6 +120,7 @@ def collect(model: Artifact, workspace: Workspace) -> Facts:
         heldout=heldout,
         evaluations=evaluations,
         answers=answers,
+        other_suites=others,
         pairs=list(_rows(pairs, "pairs.jsonl", 400)) if pairs else [],
         alignment=aligned.artifact.metrics if aligned and "before" in aligned.artifact.metrics else {},
     )

@@ -18,7 +18,7 @@ def limits(facts: Facts) -> list[str]:
     if corpus.get("bytes"):
         kinds = " and ".join(sorted(corpus.get("kinds", {}))) or "text"
         said.append(
-            f"It has read {size(corpus['bytes'])} of {kinds} and nothing else. Far from such text, other languages "
+            f"It has read {size(facts.learned[1])} of {kinds} and nothing else. Far from such text, other languages "
             "included, its answers are guesswork."
         )
     if base.get("context"):
