@@ -54,6 +54,8 @@ def test_what_goes_in_comes_out(folder: Path, tmp_path: Path) -> None:
     heldout = read_documents(tmp_path / "out", "heldout")
     assert [d.source for d in heldout] == [d.source for d in documents if d.split == "heldout"]
     assert sum(d.bytes for d in heldout) == metrics["heldout_bytes"]
+    train = [d for d in documents if d.split == "train"]
+    assert (metrics["train_documents"], metrics["train_bytes"]) == (len(train), sum(d.bytes for d in train))
     assert str(tmp_path) not in (tmp_path / "out" / "skipped.jsonl").read_text()
     assert all(str(tmp_path) not in d.source + d.group for d in documents)
 

@@ -6,7 +6,7 @@ import torch
 import tiny
 from ownlm.model.cross_entropy import linear_cross_entropy
 from ownlm.model.decoder import Decoder
-from ownlm.model.kernels import Kernels, use
+from ownlm.model.kernels import Kernels, Precision, use
 
 needs_compiler = pytest.mark.skipif(
     not any(map(shutil.which, ("c++", "g++", "clang++"))), reason="no C++ compiler to compile blocks with"
@@ -22,13 +22,16 @@ def loss_and_gradients(decoder: Decoder) -> list[torch.Tensor]:
 
 @needs_compiler
 @pytest.mark.long
-@pytest.mark.parametrize(("precision", "limit"), [("float32", 1e-4), ("bfloat16", 0.05)])
-def test_a_compiled_block_computes_the_same(precision: str, limit: float) -> None:
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_a_compiled_block_computes_the_same(precision: Precision) -> None:
+    """In bf16 a fused block rounds at other places: it may be off as far as the eager one is, and not much further."""
     decoder = tiny.decoder()
-    eager = loss_and_gradients(use(decoder, Kernels(precision, "tiled")))  # type: ignore[arg-type]
+    exact = loss_and_gradients(use(decoder, Kernels("float32", "tiled")))
+    eager = loss_and_gradients(use(decoder, Kernels(precision, "tiled")))
     torch._dynamo.reset()
     torch._dynamo.utils.counters.clear()
-    compiled = loss_and_gradients(use(decoder, Kernels(precision, "tiled", compiled=True)))  # type: ignore[arg-type]
+    compiled = loss_and_gradients(use(decoder, Kernels(precision, "tiled", compiled=True)))
     assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == 1, "the layers share one compiled function"
-    for found, expected in zip(compiled, eager, strict=True):
-        assert float((found - expected).norm() / expected.norm()) < limit
+    for found, plain, true in zip(compiled, eager, exact, strict=True):
+        allowed = 1e-4 + 1.5 * float((plain - true).norm() / true.norm())
+        assert float((found - true).norm() / true.norm()) < allowed

@@ -332,6 +332,17 @@ def test_the_worst_answer_that_says_something_is_rejected(built: Chain) -> None:
     assert preferences._reference_pair([answer(" ", 0.0), answer(example.answer, 1.0)]) is None
 
 
+def test_two_answers_of_the_same_text_make_no_pair(built: Chain) -> None:
+    from ownlm.recipe.judging import Judged
+    from ownlm.recipe.stages.instruct import TRAIN, read_examples
+
+    example = read_examples(built.result.artifacts["instructed"].path / TRAIN)[0]
+    ended, cut_off = Verdict(True, (), 1.0), Verdict(False, ("ends",), 0.5)
+    assert preferences._pairs([Judged(example, "same", each, 0.0) for each in (ended, cut_off)]) == []
+    told_apart = [Judged(example, "same", ended, 0.0), Judged(example, "other", cut_off, 0.0)]
+    assert [(pair["chosen"], pair["rejected"]) for pair in preferences._pairs(told_apart)][:1] == [("same", "other")]
+
+
 # ---- what users may hand it
 
 

@@ -1,3 +1,4 @@
+import dataclasses
 import json
 import re
 from html.parser import HTMLParser
@@ -7,6 +8,7 @@ import pytest
 import yaml
 
 from ownlm.report.build import build_report
+from ownlm.report.charts import charts
 from ownlm.report.facts import collect
 from ownlm.runtime.errors import ArtifactDamaged
 from ownlm.store.artifact import Artifact
@@ -37,6 +39,11 @@ class Page(HTMLParser):
 
 def page(report: Artifact) -> str:
     return report.file("index.html").read_text("utf-8")
+
+
+def overflowing(loss: float) -> list[dict[str, object]]:
+    """A curve whose fifth loss is not finite."""
+    return [{"step": i, "loss": loss if i == 5 else 2.0 - i / 9, "tokens": i} for i in range(9)]
 
 
 @pytest.fixture
@@ -155,3 +162,32 @@ def test_held_out_text_is_not_counted_as_learned(whole: Artifact) -> None:
     text, card = page(whole), whole.file("model-card.md").read_text("utf-8")
     assert "2,002 documents to learn from" in text and "111 held out" in " ".join(text.split())
     assert "2,002 documents" in card and "111 more held out" in card
+
+
+def test_a_corpus_says_itself_what_is_learned_from(workspace: Workspace) -> None:
+    facts = collect(models(workspace), workspace)
+    assert facts.corpus is not None
+    assert facts.learned == (2002, 21_320_000)
+    told = {**facts.corpus.metrics, "train_documents": 7, "train_bytes": 70}
+    assert dataclasses.replace(facts, corpus=dataclasses.replace(facts.corpus, metrics=told)).learned == (7, 70)
+    assert dataclasses.replace(facts, corpus=None).learned == (0, 0)
+
+
+def test_a_suite_is_listed_where_the_held_out_text_has_no_answers(workspace: Workspace) -> None:
+    model = models(workspace)
+    heldout = {"bits_per_byte": {"model": interval(1.259, 0.04, 111), "ngram": interval(1.4, 0.05, 111)}}
+    _make(workspace, "evaluation", "heldout", {"model": model}, {}, {"results.json": heldout})
+    mine = {"suite": {"name": "my questions", "pass_rate": interval(0.25, 0.2, 8), "by_tag": {}}}
+    _make(workspace, "evaluation", "mine", {"model": model}, {}, {"results.json": mine}, suite="mine")
+    assert "Of the suite “my questions” it passes" in page(build_report(model, workspace))
+
+
+@pytest.mark.parametrize("odd", [float("inf"), float("-inf"), float("nan")])
+def test_a_loss_that_is_not_finite_is_not_drawn(workspace: Workspace, odd: float) -> None:
+    model = _make(
+        workspace, "model", "odd", {}, {"parameters": 10, "heldout_bits_per_byte": odd},
+        {"metrics.jsonl": overflowing(odd)}, stage="base",
+    )  # fmt: skip
+    drawn = charts(collect(model, workspace))["pretraining"]
+    assert drawn is not None and not re.search(r"\b(nan|inf)\b", drawn)
+    assert "curves" in Page(page(build_report(model, workspace))).sections

@@ -35,6 +35,12 @@ def test_finished() -> None:
     assert not judge(Answer("x", finished=False), {"finished": True}).passed
 
 
+def test_json_nested_too_deeply_to_read_is_none() -> None:
+    deep = Answer("[" * 200_000 + "]" * 200_000)
+    assert judge(deep, {"json": True}).reasons == ("json",)
+    assert judge(deep, {"json": False}).passed
+
+
 def test_partial_credit() -> None:
     assert judge(Answer("def"), {"contains": ["def", "return"]}).value == 0.5
     assert word_f1("red fox", "red dog") == pytest.approx(0.5)

@@ -1,5 +1,8 @@
 """The loss curve's points and its chart."""
 
+import json
+import math
+
 import pytest
 
 from ownlm.studio.curve import MOST_POINTS, ZOOM, options, smoothed, thinned
@@ -44,3 +47,13 @@ def test_the_outcome_is_a_line() -> None:
     chart = options([(1, 3.0), (2, 2.0)], 2, "bits per byte", {}, 1.254, False)
     assert chart["series"][1]["markLine"]["data"][0]["yAxis"] == 1.254
     assert chart["yAxis"]["min"] < 1.254
+
+
+@pytest.mark.parametrize("odd", [math.inf, -math.inf, math.nan])
+def test_what_is_not_finite_is_left_out(odd: float) -> None:
+    points = [(1, 3.0), (2, odd), (3, 2.0)]
+    chart = options(points, 3, "bits per byte", {"low": odd, "high": 2.5}, odd, False)
+    assert chart["series"][0]["data"] == [(1, 3.0), (3, 2.0)]
+    assert chart["series"][1]["markArea"]["data"] == chart["series"][1]["markLine"]["data"] == []
+    json.dumps(chart, allow_nan=False)
+    assert options([(1, odd)], 1, "bits per byte", {}, None, False)["series"][0]["data"] == []

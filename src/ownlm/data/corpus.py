@@ -239,6 +239,7 @@ def _read(
 
 def _counts(documents: Sequence[Document]) -> dict[str, Any]:
     heldout = [document for document in documents if document.split == "heldout"]
+    train_bytes = sum(document.bytes for document in documents if document.split == "train")
     licences: Counter[str] = Counter()
     kinds: Counter[str] = Counter()
     heldout_kinds: Counter[str] = Counter()
@@ -252,6 +253,8 @@ def _counts(documents: Sequence[Document]) -> dict[str, Any]:
     return {
         "documents": len(documents),
         "bytes": sum(document.bytes for document in documents),
+        "train_documents": len(documents) - len(heldout),
+        "train_bytes": train_bytes,
         "heldout_documents": len(heldout),
         "heldout_bytes": sum(document.bytes for document in heldout),
         "groups": len({document.group for document in documents}),

@@ -30,6 +30,12 @@ from ownlm.score.text import find_scorer
 DEFAULTS: dict[str, Any] = {"max_tokens": 128, "temperature": 0.0, "seed": 0}
 _CASE_KEYS = {"id", "prompt", "messages", "score", "tags"}
 _SUITE_KEYS = {"name", "about", "sampling", "cases"}
+_WHOLE = {"max_tokens", "top_k", "logprobs", "seed"}
+_MAY_BE_ABSENT = {"logprobs", "seed"}
+_WANTED = {
+    field.name: "a whole number" if field.name in _WHOLE else "a number" for field in dataclasses.fields(SamplingParams)
+} | {"stop": "a text or a list of texts"}
+"""Sampling parameter -> what a suite may give for it, in words."""
 
 
 @dataclass(frozen=True)
@@ -97,25 +103,28 @@ def read_suite(path: Path) -> Suite:
 
 def _sampling(source: Source) -> SamplingParams:
     given = source.data.get("sampling", {})
-    if given:
-        source.check_keys(("sampling",), [field.name for field in dataclasses.fields(SamplingParams)])
+    if "sampling" in source.data:
+        source.check_keys(("sampling",), _WANTED)
+    for name, value in given.items():
+        if not _fits(name, value):
+            raise source.error(("sampling", name), f"{name} takes {_WANTED[name]}, not {value!r}.")
     chosen = {**DEFAULTS, **given}
-    stop = chosen.get("stop")
-    if isinstance(stop, str | list):
-        chosen["stop"] = (stop,) if isinstance(stop, str) else tuple(stop)
-        if not all(isinstance(text, str) for text in chosen["stop"]):
-            raise source.error(("sampling", "stop"), "stop takes a text or a list of texts.")
-    if type(chosen.get("max_tokens", 1)) is not int:
-        raise source.error(
-            ("sampling", "max_tokens"), f"max_tokens takes a whole number, not {chosen['max_tokens']!r}."
-        )
+    if "stop" in chosen:
+        chosen["stop"] = (chosen["stop"],) if isinstance(chosen["stop"], str) else tuple(chosen["stop"])
     try:
         return SamplingParams(**chosen)
     except OwnLMError as error:
         field = getattr(error, "name", "")
         raise source.error(("sampling", field), str(error)) from error
-    except TypeError as error:
-        raise source.error(("sampling",), f"a value here has the wrong type ({error}).") from error
+
+
+def _fits(name: str, value: Any) -> bool:
+    """Whether a value has the type of this sampling parameter; YAML's true and false are no numbers."""
+    if name == "stop":
+        return isinstance(value, str) or (isinstance(value, list) and all(isinstance(text, str) for text in value))
+    if value is None:
+        return name in _MAY_BE_ABSENT
+    return isinstance(value, int if name in _WHOLE else int | float) and not isinstance(value, bool)
 
 
 def _case(source: Source, at: tuple[Step, ...]) -> Case:

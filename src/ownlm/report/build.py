@@ -18,7 +18,8 @@ from ownlm.runtime.progress import Screen
 from ownlm.store.artifact import Artifact
 from ownlm.store.workspace import Build, Workspace
 
-CODE_VERSION = 1
+CODE_VERSION = 2
+"""Goes into the report's id: raised whenever the same facts would give other pages."""
 ANSWERS, PAIRS, SKIPPED = 8, 3, 12
 """How many of each the page shows."""
 

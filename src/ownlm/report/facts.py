@@ -55,10 +55,14 @@ class Facts:
 
     @property
     def learned(self) -> tuple[int, int]:
-        """Documents of the corpus that are not held out, and their bytes."""
+        """Documents of the corpus that are not held out, and their bytes; older corpora count only all and held out."""
         metrics = self.corpus.metrics if self.corpus else {}
-        documents, size = metrics.get("documents") or 0, metrics.get("bytes") or 0
-        return documents - (metrics.get("heldout_documents") or 0), size - (metrics.get("heldout_bytes") or 0)
+
+        def training(unit: str) -> int:
+            rest = int(metrics.get(unit) or 0) - int(metrics.get(f"heldout_{unit}") or 0)
+            return int(metrics.get(f"train_{unit}", rest))
+
+        return training("documents"), training("bytes")
 
     @property
     def seconds(self) -> float:

@@ -38,21 +38,25 @@ def smoothed(points: Points) -> list[tuple[int, float]]:
 def options(
     points: Points, steps: int, unit: str, forecast: dict[str, Any], outcome: float | None, logarithmic: bool
 ) -> dict[str, Any]:
-    """The chart: the loss of each batch, its moving average, the forecast's range and what came of it."""
-    low, high = forecast.get("low"), forecast.get("high")
+    """The chart: the loss of each batch, its moving average, the forecast's range and what came of it.
+
+    A value that is not finite (a loss that diverged) is left out: neither the axis nor JSON could hold it.
+    """
+    points = [(x, y) for x, y in points if math.isfinite(y)]
+    low, high, outcome = _finite(forecast.get("low")), _finite(forecast.get("high")), _finite(outcome)
     axis: dict[str, Any] = {
         "axisLine": {"show": False}, "axisTick": {"show": False},
         "axisLabel": {"color": INK, "fontSize": 11, "hideOverlap": True}, "splitLine": {"lineStyle": {"color": GRID}},
         "nameTextStyle": {"color": INK, "fontSize": 11},
     }  # fmt: skip
-    bottom, top = _span(points, low if isinstance(low, int | float) else None, outcome)
+    bottom, top = _span(points, low, outcome)
     lines: list[dict[str, Any]] = []
     if outcome is not None:
         lines.append({"yAxis": outcome, "lineStyle": {"color": FORECAST, "type": "solid", "width": 1.5},
                       "label": {"formatter": f"held out {outcome:.3f}", "position": "insideStartTop", "color": FORECAST,
                                 "distance": 3}})  # fmt: skip
     area: list[Any] = []
-    if isinstance(low, int | float) and isinstance(high, int | float):
+    if low is not None and high is not None:
         label = {"show": outcome is None, "color": FORECAST, "position": "insideLeft", "fontSize": 11}
         area = [[{"yAxis": low, "name": f"forecast {low:.2f} to {high:.2f}", "label": label}, {"yAxis": high}]]
     mark = {"silent": True, "symbol": "none", "animation": False}
@@ -74,6 +78,10 @@ def options(
              "markArea": {**mark, "itemStyle": {"color": FORECAST, "opacity": 0.13}, "data": area}},
         ],
     }  # fmt: skip
+
+
+def _finite(value: Any) -> float | None:
+    return value if isinstance(value, int | float) and math.isfinite(value) else None
 
 
 def _span(points: Points, *more: float | None) -> tuple[float, float | None]:
