@@ -10,6 +10,7 @@ from ownlm.engine.local import LocalModel
 from ownlm.engine.request import ModelFacts
 from ownlm.model.config import DecoderConfig
 from ownlm.model.decoder import Decoder, initialise
+from ownlm.model.rope import Rope
 
 SENTENCES = (
     "def add(first, second):\n    return first + second\n",
@@ -22,7 +23,7 @@ CORPUS = tuple(sentence * 3 for sentence in SENTENCES)
 """Every byte that a test's greedy model may see is here at least thrice."""
 
 CONFIG = DecoderConfig(
-    vocabulary=400, layers=2, width=32, heads=2, kv_heads=1, head_dim=16, ffn=48, context=64, rope_theta=1000.0
+    vocabulary=400, layers=2, width=32, heads=2, kv_heads=1, head_dim=16, ffn=48, context=64, rope=Rope(1000.0)
 )
 
 

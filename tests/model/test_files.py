@@ -10,11 +10,12 @@ from ownlm.data.message import Message
 from ownlm.engine.open import open_folder
 from ownlm.engine.request import SamplingParams
 from ownlm.model.files import WEIGHTS, load_model, read_config, save_model
+from ownlm.model.rope import Rope
 from ownlm.runtime.errors import OwnLMError
 
 SHAPES = [
     pytest.param({}, id="grouped queries, tied"),
-    pytest.param({"kv_heads": 2, "tied_embeddings": False, "rope_theta": 50_000.0}, id="untied"),
+    pytest.param({"kv_heads": 2, "tied_embeddings": False, "rope": Rope(50_000.0)}, id="untied"),
     pytest.param({"heads": 4, "kv_heads": 2, "norm_eps": 1e-3, "context": 100}, id="other sizes"),
 ]
 TEXTS = (

@@ -62,7 +62,7 @@ def test_the_operator_is_registered_as_torch_asks() -> None:
 
     flat = [torch.randn(17, 130, 4, requires_grad=True) for _ in range(3)]
     torch.library.opcheck(
-        _forward, tuple(flat), test_utils=("test_schema", "test_faketensor", "test_autograd_registration")
+        _forward, (*flat, 0.3), test_utils=("test_schema", "test_faketensor", "test_autograd_registration")
     )
 
 

@@ -14,7 +14,6 @@ from ownlm.align.packing import Encoded, Packed
 from ownlm.data.chat_format import ChatFormat
 from ownlm.data.order import sample_indices
 from ownlm.data.tokenizer import Tokenizer
-from ownlm.model.cross_entropy import linear_cross_entropy
 from ownlm.model.decoder import Decoder
 from ownlm.runtime.errors import OwnLMError
 from ownlm.train.objective import Batch
@@ -74,13 +73,7 @@ class SftObjective:
     def loss(self, decoder: Decoder, batch: Batch) -> Tensor:
         """Summed cross-entropy of the assistant's tokens, in nats."""
         hidden = decoder.hidden(batch.tensors["ids"]).flatten(0, 1)
-        return linear_cross_entropy(
-            hidden,
-            decoder.head,
-            batch.tensors["targets"].flatten(),
-            batch.tensors["weights"].flatten(),
-            decoder.softmax_gradient,
-        )
+        return decoder.cross_entropy(hidden, batch.tensors["targets"].flatten(), batch.tensors["weights"].flatten())
 
     def describe(self, loss: float) -> dict[str, float]:
         """Nothing besides the loss."""

@@ -9,32 +9,10 @@ from torch.nn import functional
 from ownlm.model.cache import Cache
 from ownlm.model.config import DecoderConfig
 from ownlm.model.layers import Linear, RMSNorm
+from ownlm.model.rope import rotate
 from ownlm.model.tiled_attention import tiled_attention
 
-
-def rope_frequencies(config: DecoderConfig, device: torch.device | None = None) -> Tensor:
-    """How far each rotary plane turns from one position to the next, in radians, fastest first: `(head_dim / 2,)`."""
-    exponents = torch.arange(0, config.head_dim, 2, dtype=torch.float32, device=device) / config.head_dim
-    return 1.0 / config.rope_theta**exponents
-
-
-def rope_tables(config: DecoderConfig, positions: Tensor) -> tuple[Tensor, Tensor]:
-    """Cosines and sines of the rotary angles (Su et al. 2021), in fp32.
-
-    `positions`: `(time,)` or `(batch, time)`. Returns two tensors `(..., time, head_dim)`: angle i and i + head_dim/2
-    are the same, the "rotate half" layout of the Hugging Face checkpoints.
-    """
-    angles = positions.float().unsqueeze(-1) * rope_frequencies(config, positions.device)
-    angles = torch.cat((angles, angles), dim=-1)
-    return angles.cos(), angles.sin()
-
-
-def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Turns `x` `(batch, time, heads, head_dim)` by the angles `(time, head_dim)` or `(batch, time, head_dim)`."""
-    cos, sin = cos.unsqueeze(-2), sin.unsqueeze(-2)
-    wide = x.float()
-    first, second = wide.chunk(2, dim=-1)
-    return (wide * cos + torch.cat((-second, first), dim=-1) * sin).to(x.dtype)
+RopeTables = tuple[Tensor, Tensor]
 
 
 class Attention(nn.Module):
@@ -44,29 +22,65 @@ class Attention(nn.Module):
         super().__init__()
         self.config, self.layer = config, layer
         self.tiled = False
-        self.q_proj = Linear(config.width, config.heads * config.head_dim)
-        self.k_proj = Linear(config.width, config.kv_heads * config.head_dim)
-        self.v_proj = Linear(config.width, config.kv_heads * config.head_dim)
-        self.o_proj = Linear(config.heads * config.head_dim, config.width)
-        self.q_norm = RMSNorm(config.head_dim, config.norm_eps) if config.qk_norm else nn.Identity()
-        self.k_norm = RMSNorm(config.head_dim, config.norm_eps) if config.qk_norm else nn.Identity()
+        self.scale = config.head_dim**-0.5 if config.attention_scale is None else config.attention_scale
+        if config.scale_by_layer:
+            self.scale /= layer + 1
+        queries, keys = config.heads * config.head_dim, config.kv_heads * config.head_dim
+        self.q_proj = Linear(config.width, queries, config.qkv_bias)
+        self.k_proj = Linear(config.width, keys, config.qkv_bias)
+        self.v_proj = Linear(config.width, keys, config.qkv_bias)
+        self.o_proj = Linear(queries, config.width, config.output_bias)
+        sizes = {"head": (config.head_dim, config.head_dim), "full": (queries, keys)}
+        if config.qk_norm is None:
+            self.q_norm: nn.Module = nn.Identity()
+            self.k_norm: nn.Module = nn.Identity()
+        else:
+            self.q_norm, self.k_norm = (
+                RMSNorm(size, config.norm_eps, config.norm_offset) for size in sizes[config.qk_norm]
+            )
 
     def forward(
-        self, x: Tensor, rope: tuple[Tensor, Tensor], cache: Cache | None = None, mask: Tensor | None = None
+        self, x: Tensor, rope: RopeTables | None, cache: Cache | None = None, mask: Tensor | None = None
     ) -> Tensor:
         """`mask`: None for plain causal, else boolean `(batch, 1, time, keys)`, true where a key may be seen."""
         batch, time, _ = x.shape
-        head_dim = self.config.head_dim
-        q = rotate(self.q_norm(self.q_proj(x).view(batch, time, -1, head_dim)), *rope).transpose(1, 2)
-        k = rotate(self.k_norm(self.k_proj(x).view(batch, time, -1, head_dim)), *rope).transpose(1, 2)
-        v = self.v_proj(x).view(batch, time, -1, head_dim).transpose(1, 2)
+        q, k = self._heads(self.q_proj(x), self.q_norm), self._heads(self.k_proj(x), self.k_norm)
+        if rope is not None:
+            q, k = rotate(q, *rope), rotate(k, *rope)
+        q, k = q.transpose(1, 2), k.transpose(1, 2)
+        v = self.v_proj(x).view(batch, time, -1, self.config.head_dim).transpose(1, 2)
         if cache is not None:
             k, v = cache.append(self.layer, k, v)
-        if self.tiled and cache is None and mask is None:
-            out = tiled_attention(q, k, v)
-            return self.o_proj(out.transpose(1, 2).reshape(batch, time, -1))  # type: ignore[no-any-return]
-        grouped = self.config.heads != self.config.kv_heads
-        out = functional.scaled_dot_product_attention(
-            q, k, v, attn_mask=mask, is_causal=mask is None and time > 1, enable_gqa=grouped
-        )
+        out = self._attend(q, k, v, mask, plain=cache is None and mask is None)
         return self.o_proj(out.transpose(1, 2).reshape(batch, time, -1))  # type: ignore[no-any-return]
+
+    def _heads(self, x: Tensor, norm: nn.Module) -> Tensor:
+        """`(batch, time, heads * head_dim)` to normalised `(batch, time, heads, head_dim)`."""
+        if self.config.qk_norm == "full":
+            x = norm(x)
+        x = x.view(*x.shape[:2], -1, self.config.head_dim)
+        return norm(x) if self.config.qk_norm == "head" else x
+
+    def _attend(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, plain: bool) -> Tensor:
+        """`q` `(batch, heads, time, head_dim)`; `k` and `v` with `kv_heads` and all positions so far."""
+        config = self.config
+        if config.attention_softcap is not None:
+            return _softcapped(q, k, v, mask, self.scale, config.attention_softcap)
+        if self.tiled and plain:
+            return tiled_attention(q, k, v, self.scale)
+        return functional.scaled_dot_product_attention(
+            q, k, v, attn_mask=mask, is_causal=mask is None and q.shape[2] > 1, scale=self.scale,
+            enable_gqa=config.heads != config.kv_heads,
+        )  # fmt: skip
+
+
+def _softcapped(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, scale: float, cap: float) -> Tensor:
+    """Attention over scores `cap * tanh(score / cap)` (Gemma 2, arXiv 2408.00118); scores and softmax in fp32."""
+    groups = q.shape[1] // k.shape[1]
+    k, v = k.repeat_interleave(groups, dim=1), v.repeat_interleave(groups, dim=1)
+    scores = cap * torch.tanh((q @ k.transpose(-1, -2)).float() * (scale / cap))
+    if mask is None and q.shape[2] > 1:
+        mask = torch.ones(scores.shape[-2:], dtype=torch.bool, device=q.device).tril()
+    if mask is not None:
+        scores = scores.masked_fill(~mask, float("-inf"))
+    return scores.softmax(-1).to(v.dtype) @ v

@@ -33,6 +33,17 @@ def softmax_gradient(logits: Tensor, targets: Tensor, weights: Tensor) -> tuple[
     return loss, gradient.to(logits.dtype)
 
 
+def softcapped(kernel: SoftmaxGradient, cap: float) -> SoftmaxGradient:
+    """`kernel` on logits bounded by `cap * tanh(logits / cap)` (Gemma 2): by the chain rule its gradient shrinks."""
+
+    def capped(logits: Tensor, targets: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
+        bounded = torch.tanh(logits.float() / cap)
+        loss, gradient = kernel(cap * bounded, targets, weights)
+        return loss, (gradient * (1 - bounded.square())).to(logits.dtype)
+
+    return capped
+
+
 class _LinearCrossEntropy(torch.autograd.Function):
     """Computes loss and gradients a chunk at a time, forward and backward in one pass."""
 

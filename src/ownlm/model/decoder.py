@@ -6,14 +6,15 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
-from ownlm.model.attention import Attention, rope_tables
+from ownlm.model.attention import Attention, RopeTables
 from ownlm.model.cache import Cache
 from ownlm.model.config import DecoderConfig
-from ownlm.model.cross_entropy import SoftmaxGradient, softmax_gradient
+from ownlm.model.cross_entropy import SoftmaxGradient, linear_cross_entropy, softcapped, softmax_gradient
+from ownlm.model.experts import ExpertFeedForward
 from ownlm.model.induction import can_hold_induction, write_induction
-from ownlm.model.layers import FeedForward, RMSNorm
+from ownlm.model.layers import Embedding, FeedForward, Linear, norm_of
+from ownlm.model.rope import Rope
 
 BlockFunction = Callable[..., Tensor]
 
@@ -22,21 +23,34 @@ EMBEDDING_DEVIATION = 0.05
 
 
 class Block(nn.Module):
-    """One layer: `x + attention(norm(x))`, then `x + feed_forward(norm(x))`."""
+    """One layer: `x + attention(norm(x))`, then `x + feed_forward(norm(x))`.
+
+    A family without norms before or after has `nn.Identity` there; with `parallel_residual` both read the same `x`.
+    """
 
     def __init__(self, config: DecoderConfig, layer: int) -> None:
         super().__init__()
-        self.input_layernorm = RMSNorm(config.width, config.norm_eps)
+        before, after = config.norms != "post", config.norms != "pre"
+        experts = config.experts
+        self.parallel_residual = config.parallel_residual
+        self.attn_norm = norm_of(config) if before else nn.Identity()
         self.self_attn = Attention(config, layer)
-        self.post_attention_layernorm = RMSNorm(config.width, config.norm_eps)
-        self.mlp = FeedForward(config.width, config.ffn)
+        self.attn_post_norm = norm_of(config) if after else nn.Identity()
+        self.ffn_norm = norm_of(config) if before else nn.Identity()
+        self.mlp: nn.Module
+        if experts is not None and layer in experts.layers:
+            self.mlp = ExpertFeedForward(config, experts)
+        else:
+            self.mlp = FeedForward(config, config.ffn)
+        self.ffn_post_norm = norm_of(config) if after else nn.Identity()
 
     def forward(
-        self, x: Tensor, rope: tuple[Tensor, Tensor], cache: Cache | None = None, mask: Tensor | None = None
+        self, x: Tensor, rope: RopeTables | None, cache: Cache | None = None, mask: Tensor | None = None
     ) -> Tensor:
         """`(batch, time, width)` to the same."""
-        x = x + self.self_attn(self.input_layernorm(x), rope, cache, mask)
-        return x + self.mlp(self.post_attention_layernorm(x))  # type: ignore[no-any-return]
+        attended = x + self.attn_post_norm(self.self_attn(self.attn_norm(x), rope, cache, mask))
+        read = x if self.parallel_residual else attended
+        return attended + self.ffn_post_norm(self.mlp(self.ffn_norm(read)))  # type: ignore[no-any-return]
 
 
 class Decoder(nn.Module):
@@ -50,17 +64,18 @@ class Decoder(nn.Module):
     def __init__(self, config: DecoderConfig, compute_dtype: torch.dtype = torch.float32) -> None:
         super().__init__()
         self.config, self.compute_dtype = config, compute_dtype
-        self.embed_tokens = nn.Embedding(config.vocabulary, config.width)
+        self.embed_tokens = Embedding(config.vocabulary, config.width)
+        self.embed_positions = Embedding(config.context, config.width) if config.learned_positions else None
         self.layers = nn.ModuleList(Block(config, layer) for layer in range(config.layers))
-        self.norm = RMSNorm(config.width, config.norm_eps)
-        self.lm_head = None if config.tied_embeddings else nn.Parameter(torch.empty(config.vocabulary, config.width))
+        self.norm = norm_of(config)
+        self.lm_head = None if config.tied_embeddings else Linear(config.width, config.vocabulary)
         self.run_block: BlockFunction = Block.__call__
         self.softmax_gradient: SoftmaxGradient = softmax_gradient
 
     @property
     def head(self) -> Tensor:
         """The head's matrix `(vocabulary, width)`: its own, or the embedding's."""
-        return self.embed_tokens.weight if self.lm_head is None else self.lm_head
+        return self.embed_tokens.dense() if self.lm_head is None else self.lm_head.dense()
 
     def hidden(
         self,
@@ -73,44 +88,104 @@ class Decoder(nn.Module):
         """The last layer's normalised output `(batch, time, width)` for tokens `(batch, time)`.
 
         `positions` `(time,)` or `(batch, time)` default to those that follow the cache. `mask` as in `Attention`.
-        With a cache and several new tokens a mask is made here, since keys then outnumber queries.
+        With a cache and several new tokens a mask is made here, since keys then outnumber queries, and so is that of
+        the sliding layers.
         """
         time = ids.shape[1]
         past = 0 if cache is None else cache.length
         if positions is None:
             positions = torch.arange(past, past + time, device=ids.device)
         if mask is None and past and time > 1:
-            keys = torch.arange(past + time, device=ids.device)
-            mask = (keys <= torch.arange(past, past + time, device=ids.device)[:, None])[None, None]
-        rope = rope_tables(self.config, positions)
-        x = functional.embedding(ids, self.embed_tokens.weight).to(self.compute_dtype)
-        plain = cache is None and mask is None
-        for block in self.layers:
-            x = self.run_block(block, x, rope) if plain else block(x, rope, cache, mask)
+            mask = _causal(past, time, ids.device)
+        local_mask = self._local_mask(mask, past, time, ids.device)
+        tables = self._rope_tables(positions)
+        x = self._embed(ids, positions)
+        for block, (sliding, rope) in zip(self.layers, tables, strict=True):
+            seen = local_mask if sliding else mask
+            if cache is None and seen is None:
+                x = self.run_block(block, x, rope)
+            else:
+                x = block(x, rope, cache, seen)
         if cache is not None:
             cache.advance(time)
         return self.norm(x)  # type: ignore[no-any-return]
 
+    def _embed(self, ids: Tensor, positions: Tensor) -> Tensor:
+        x = self.embed_tokens(ids).to(self.compute_dtype)
+        if self.config.embedding_scale != 1.0:
+            x = x * torch.tensor(self.config.embedding_scale, dtype=x.dtype)
+        if self.embed_positions is not None:
+            x = x + self.embed_positions(positions).to(x.dtype)
+        return x  # type: ignore[no-any-return]
+
+    def _local_mask(self, mask: Tensor | None, past: int, time: int, device: torch.device) -> Tensor | None:
+        """What the sliding layers see of `mask`: the last `sliding_window` keys up to the query's own place."""
+        config = self.config
+        if not config.sliding_layers or past + time <= config.sliding_window:
+            return mask
+        causal = _causal(past, time, device)
+        near = causal & ~causal.tril(past - config.sliding_window)
+        return near if mask is None else mask & near
+
+    def _rope_tables(self, positions: Tensor) -> list[tuple[bool, RopeTables | None]]:
+        """For each layer: whether it slides, and its cosines and sines (None: it has no rotary positions)."""
+        config = self.config
+        made: dict[bool, RopeTables | None] = {}
+
+        def tables(rope: Rope | None) -> RopeTables | None:
+            if rope is None:
+                return None
+            length = int(positions.max()) + 1 if rope.depends_on_length else 0
+            return rope.tables(positions, config.head_dim, length)
+
+        rows: list[tuple[bool, RopeTables | None]] = []
+        for layer in range(config.layers):
+            sliding = layer in config.sliding_layers
+            own = sliding and config.local_rope is not None
+            if own not in made:
+                made[own] = tables(config.local_rope if own else config.rope)
+            rows.append((sliding, None if layer in config.layers_without_rope else made[own]))
+        return rows
+
     def logits(self, hidden: Tensor) -> Tensor:
         """fp32 logits `(..., vocabulary)` of `hidden` `(..., width)`."""
-        return functional.linear(hidden, self.head.to(hidden.dtype)).float()
+        found = self.embed_tokens.project(hidden) if self.lm_head is None else self.lm_head(hidden)
+        cap = self.config.logit_softcap
+        return found.float() if cap is None else cap * torch.tanh(found.float() / cap)
+
+    def cross_entropy(self, hidden: Tensor, targets: Tensor, weights: Tensor) -> Tensor:
+        """See `linear_cross_entropy`: the weighted sum of the targets' `-log p`, in nats, without a logits tensor.
+
+        `hidden` `(tokens, width)`, `targets` and `weights` `(tokens,)`.
+        """
+        cap = self.config.logit_softcap
+        kernel = self.softmax_gradient if cap is None else softcapped(self.softmax_gradient, cap)
+        return linear_cross_entropy(hidden, self.head, targets, weights, kernel)
 
     def forward(self, ids: Tensor) -> Tensor:
         """fp32 logits `(batch, time, vocabulary)` of tokens `(batch, time)`."""
         return self.logits(self.hidden(ids))
 
 
+def _causal(past: int, time: int, device: torch.device) -> Tensor:
+    """`(1, 1, time, past + time)`: true where a key is not after the query."""
+    return torch.ones(1, 1, time, past + time, dtype=torch.bool, device=device).tril(past)
+
+
 @torch.no_grad()
 def initialise(decoder: Decoder, seed: int) -> None:
     """Fresh weights from `seed`: normal with fan-in scale for matrices, zero for those that write to the residual.
 
-    Zero output projections make every block start as the identity (as in muP practice and nanochat); norms start at 1.
-    On top of that the first two layers get an induction circuit, where they can hold one: see `ownlm.model.induction`.
+    Zero output projections make every block start as the identity (as in muP practice and nanochat); norms start at 1,
+    biases at 0. On top of that the first two layers get an induction circuit, where they can hold one: see
+    `ownlm.model.induction`.
     """
     generator = torch.Generator().manual_seed(seed)
     for name, parameter in decoder.named_parameters():
-        if parameter.ndim < 2:
-            parameter.fill_(1.0)
+        if name.endswith("bias"):
+            parameter.zero_()
+        elif parameter.ndim < 2:
+            parameter.fill_(1.0 - decoder.config.norm_offset)
         elif name.endswith(("o_proj.weight", "down_proj.weight")):
             parameter.zero_()
         elif "embed" in name or "lm_head" in name:

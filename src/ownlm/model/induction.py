@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from ownlm.model.attention import Attention, rope_frequencies
+from ownlm.model.attention import Attention
 
 if TYPE_CHECKING:
     from ownlm.model.decoder import Decoder
@@ -29,9 +29,14 @@ COPY = 5.0
 
 
 def can_hold_induction(decoder: Decoder) -> bool:
-    """Two layers, heads narrower than the stream, and norms on queries and keys, which set how sharply they look."""
+    """Two layers of plain rotary attention, heads narrower than the stream, and norms on each head's queries and keys.
+
+    The norms set how sharply the heads look.
+    """
     config = decoder.config
-    return config.layers >= 2 and config.head_dim < config.width and config.qk_norm
+    plain = config.qk_norm == "head" and config.norm == "rms" and not config.norm_offset and config.norms == "pre"
+    turning = config.rope is not None and config.rope.share == 1 and not {0, 1} & set(config.layers_without_rope)
+    return config.layers >= 2 and config.head_dim < config.width and plain and turning
 
 
 @torch.no_grad()
@@ -45,7 +50,7 @@ def write_induction(decoder: Decoder, generator: torch.Generator) -> None:
     deviation = float(embeddings.std())
     embeddings[:, 0] = deviation * math.sqrt(width)
     # The head must not see what all tokens share: as a large, coherent input it would drive their biases apart.
-    decoder.norm.weight[0] = 0.0
+    decoder.norm.get_parameter("weight")[0] = 0.0
     read, write = _orthonormal(size, width, generator), _orthonormal(size, width, generator)
     _look_at_previous(decoder, read, PREDECESSOR * deviation * write)
     _look_for_the_same(decoder, read, write, _orthonormal(size, width, generator), COPY * deviation)
@@ -58,7 +63,7 @@ def _look_at_previous(decoder: Decoder, read: Tensor, write: Tensor) -> None:
     """
     size = decoder.config.head_dim
     planes = max(2, size // 16)
-    angles = rope_frequencies(decoder.config)[:planes]
+    angles = _frequencies(decoder)[:planes]
     query, key = torch.zeros(size), torch.zeros(size)
     query[:planes] = 1.0
     key[:planes], key[size // 2 : size // 2 + planes] = angles.cos(), angles.sin()
@@ -78,13 +83,19 @@ def _look_for_the_same(decoder: Decoder, read: Tensor, write: Tensor, copied: Te
     """
     config = decoder.config
     size, half = config.head_dim, config.head_dim // 2
-    slow = (rope_frequencies(config) * config.context <= 5.0).repeat(2)[: 2 * half]
+    slow = (_frequencies(decoder) * config.context <= 5.0).repeat(2)[: 2 * half]
     attention = _attention(decoder, 1)
     for projection, matrix in ((attention.q_proj, read), (attention.k_proj, write)):
         projection.weight[:size] = matrix * slow[:, None]
     attention.v_proj.weight[:size] = copied
     attention.o_proj.weight[:, :size] = scale * copied.T
     _sharpen(attention, MATCH_PEAK)
+
+
+def _frequencies(decoder: Decoder) -> Tensor:
+    rope = decoder.config.rope
+    assert rope is not None  # `can_hold_induction` asked
+    return rope.frequencies(decoder.config.head_dim)
 
 
 def _attention(decoder: Decoder, layer: int) -> Attention:

@@ -40,12 +40,12 @@ def _view(store: Tensor, offset: int, shape: tuple[int, int, int]) -> Tensor:
 
 
 @torch.library.custom_op("ownlm::tiled_attention", mutates_args=())
-def _forward(q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
-    rows, time, head_dim = q.shape
+def _forward(q: Tensor, k: Tensor, v: Tensor, scale: float) -> tuple[Tensor, Tensor]:
+    rows, time, _ = q.shape
     out = torch.empty_like(q)
     store = torch.empty(_stored(rows, time), dtype=q.dtype, device=q.device)
     unseen = torch.full((QUERIES, QUERIES), float("-inf"), dtype=q.dtype, device=q.device).triu_(1)
-    scaled = q * head_dim**-0.5
+    scaled = q * scale
     for row, query, key, offset, shape in _tiles(rows, time):
         scores = torch.bmm(scaled[row, query], k[row, key].transpose(1, 2))
         scores[:, :, query] += unseen[: shape[1], : shape[1]]
@@ -56,18 +56,17 @@ def _forward(q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
 
 
 @_forward.register_fake
-def _(q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+def _(q: Tensor, k: Tensor, v: Tensor, scale: float) -> tuple[Tensor, Tensor]:
     return torch.empty_like(q), q.new_empty(_stored(q.shape[0], q.shape[1]))
 
 
 @torch.library.custom_op("ownlm::tiled_attention_backward", mutates_args=())
 def _backward(
-    grad: Tensor, q: Tensor, k: Tensor, v: Tensor, out: Tensor, store: Tensor
+    grad: Tensor, q: Tensor, k: Tensor, v: Tensor, out: Tensor, store: Tensor, scale: float
 ) -> tuple[Tensor, Tensor, Tensor]:
-    rows, time, head_dim = q.shape
+    rows, time, _ = q.shape
     dq, dk, dv = torch.empty_like(q), torch.zeros_like(k), torch.zeros_like(v)
     delta = (grad.float() * out.float()).sum(-1, keepdim=True).to(grad.dtype)
-    scale = head_dim**-0.5
     for row, query, key, offset, shape in _tiles(rows, time):
         probabilities, upstream = _view(store, offset, shape), grad[row, query]
         dv[row, key] += torch.bmm(probabilities.transpose(1, 2), upstream)
@@ -79,26 +78,32 @@ def _backward(
 
 
 @_backward.register_fake
-def _(grad: Tensor, q: Tensor, k: Tensor, v: Tensor, out: Tensor, store: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def _(
+    grad: Tensor, q: Tensor, k: Tensor, v: Tensor, out: Tensor, store: Tensor, scale: float
+) -> tuple[Tensor, Tensor, Tensor]:
     return torch.empty_like(q), torch.empty_like(k), torch.empty_like(v)
 
 
 def _save(ctx, inputs, output) -> None:  # type: ignore[no-untyped-def]
-    ctx.save_for_backward(*inputs, *output)
+    *tensors, ctx.scale = inputs
+    ctx.save_for_backward(*tensors, *output)
 
 
 def _differentiate(ctx, grad: Tensor, _: Tensor | None):  # type: ignore[no-untyped-def]
-    return _backward(grad.contiguous(), *ctx.saved_tensors)
+    return (*_backward(grad.contiguous(), *ctx.saved_tensors, ctx.scale), None)
 
 
 _forward.register_autograd(_differentiate, setup_context=_save)
 
 
-def tiled_attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    """Causal softmax attention `(batch, heads, time, head_dim)`; fewer key/value heads are shared by groups."""
+def tiled_attention(q: Tensor, k: Tensor, v: Tensor, scale: float | None = None) -> Tensor:
+    """Causal softmax attention `(batch, heads, time, head_dim)`; fewer key/value heads are shared by groups.
+
+    `scale` multiplies the scores (None: `head_dim ** -0.5`).
+    """
     batch, heads, time, head_dim = q.shape
     if k.shape[1] != heads:
         k = k.repeat_interleave(heads // k.shape[1], dim=1)
         v = v.repeat_interleave(heads // v.shape[1], dim=1)
     flat = (x.reshape(batch * heads, time, head_dim).contiguous() for x in (q, k, v))
-    return _forward(*flat)[0].view(batch, heads, time, head_dim)  # type: ignore[no-any-return]
+    return _forward(*flat, head_dim**-0.5 if scale is None else scale)[0].view(batch, heads, time, head_dim)  # type: ignore[no-any-return]

@@ -28,8 +28,9 @@ def disk_errors(where: Path) -> Iterator[None]:
         ) from error
 
 
-def write_bytes(path: Path, content: bytes) -> None:
-    """Writes `content` beside `path`, flushes it to the disk and renames it over `path`.
+@contextmanager
+def aside(path: Path) -> Iterator[Path]:
+    """A temporary file beside `path` to write into; at the end it is flushed to the disk and renamed over `path`.
 
     Raises:
         DiskFull: no space is left; `path` is as it was.
@@ -37,15 +38,25 @@ def write_bytes(path: Path, content: bytes) -> None:
     with disk_errors(path.parent):
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
+        os.close(handle)
         try:
-            with os.fdopen(handle, "wb") as file:
-                file.write(content)
-                file.flush()
+            yield Path(name)
+            with Path(name).open("rb+") as file:
                 os.fsync(file.fileno())
             os.replace(name, path)
         except BaseException:
             Path(name).unlink(missing_ok=True)
             raise
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Writes `content` so that a crash leaves the old file or the new one.
+
+    Raises:
+        DiskFull: no space is left; `path` is as it was.
+    """
+    with aside(path) as temporary:
+        temporary.write_bytes(content)
 
 
 def write_text(path: Path, content: str) -> None:

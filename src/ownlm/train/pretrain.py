@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ownlm.data.order import sample_indices
-from ownlm.model.cross_entropy import linear_cross_entropy
 from ownlm.model.decoder import Decoder
 from ownlm.runtime.errors import CorpusError
 from ownlm.train.objective import Batch
@@ -65,7 +64,7 @@ class PretrainObjective:
         hidden = decoder.hidden(ids[:, :-1]).flatten(0, 1)
         targets = ids[:, 1:].flatten()
         weights = torch.ones(len(targets), device=ids.device)
-        return linear_cross_entropy(hidden, decoder.head, targets, weights, decoder.softmax_gradient)
+        return decoder.cross_entropy(hidden, targets, weights)
 
     def describe(self, loss: float) -> dict[str, float]:
         """Bits per byte of the batch."""
