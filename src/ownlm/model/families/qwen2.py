@@ -44,6 +44,7 @@ class Qwen2:
         keys = Keys(data)
         fields = read_llama_like(keys, kv_heads=32)
         fields |= read_upper_window(keys, fields["layers"])
+        keys.only("use_mrope", False)
         keys.close()
         return DecoderConfig(**fields, qk_norm=None, qkv_bias=True)
 
