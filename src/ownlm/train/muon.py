@@ -37,11 +37,28 @@ def orthogonalise(matrices: Tensor, dtype: torch.dtype = torch.bfloat16) -> Tens
     return (x.transpose(1, 2) if tall else x).to(matrices.dtype)
 
 
+def normalise_neurons(updates: Tensor, seconds: Tensor, beta: float) -> Tensor:
+    """NorMuon (Li et al. 2025, arXiv 2510.05491, algorithm 1): each row of an update divided by its running size.
+
+    `updates` `(count, rows, columns)`; `seconds` `(count, rows, 1)`, the running means of the rows' squares, which are
+    brought up to date in place. The result has the size (Frobenius norm) that `updates` had, so that one learning rate
+    suits both.
+    """
+    wide = updates.float()
+    before = wide.flatten(1).norm(dim=1)[:, None, None]
+    seconds.lerp_(wide.square().mean(-1, keepdim=True), 1 - beta)
+    scaled = wide / (seconds.sqrt() + 1e-8)
+    return (scaled * (before / (scaled.flatten(1).norm(dim=1)[:, None, None] + 1e-8))).to(updates.dtype)
+
+
 class Muon(torch.optim.Optimizer):
     """Muon with Nesterov momentum and decoupled weight decay, for the matrices of the blocks.
 
     The step of a matrix `(rows, columns)` is scaled by `sqrt(max(1, rows / columns))`, so that one learning rate suits
     all shapes. Matrices of the same shape are worked on together.
+
+    `neuron_beta` above 0 switches NorMuon on (see `normalise_neurons`). `cautious` decays a weight only where the
+    update shrinks it anyway (Chen et al. 2025, arXiv 2510.12402).
     """
 
     def __init__(
@@ -51,9 +68,12 @@ class Muon(torch.optim.Optimizer):
         momentum: float = 0.95,
         weight_decay: float = 0.0,
         dtype: torch.dtype = torch.bfloat16,
+        *,
+        neuron_beta: float = 0.0,
+        cautious: bool = False,
     ) -> None:
         super().__init__(parameters, {"lr": lr, "momentum": momentum, "weight_decay": weight_decay})
-        self.dtype = dtype
+        self.dtype, self.neuron_beta, self.cautious = dtype, neuron_beta, cautious
 
     @torch.no_grad()
     def step(self, closure: Any = None) -> None:  # type: ignore[override]
@@ -73,6 +93,28 @@ class Muon(torch.optim.Optimizer):
                 directions.setdefault(shape, []).append(parameter.grad.lerp(state["momentum"], group["momentum"]))
             for (rows, columns), parameters in shapes.items():
                 updates = orthogonalise(torch.stack(directions[rows, columns]), self.dtype)
+                if self.neuron_beta:
+                    updates = self._normalised(parameters, updates)
                 scale = group["lr"] * max(1.0, rows / columns) ** 0.5
                 for parameter, update in zip(parameters, updates, strict=True):
-                    parameter.mul_(1 - group["lr"] * group["weight_decay"]).add_(update, alpha=-scale)
+                    self._decay(parameter, update, group["lr"] * group["weight_decay"])
+                    parameter.add_(update, alpha=-scale)
+
+    def _normalised(self, parameters: list[Tensor], updates: Tensor) -> Tensor:
+        seconds = [
+            self.state[parameter].setdefault("neurons", update.new_zeros(len(update), 1, dtype=torch.float32))
+            for parameter, update in zip(parameters, updates, strict=True)
+        ]
+        together = torch.stack(seconds)
+        updates = normalise_neurons(updates, together, self.neuron_beta)
+        for second, found in zip(seconds, together, strict=True):
+            second.copy_(found)
+        return updates
+
+    def _decay(self, parameter: Tensor, update: Tensor, share: float) -> None:
+        if not share:
+            return
+        if self.cautious:
+            parameter.sub_(parameter * (parameter * update > 0), alpha=share)
+        else:
+            parameter.mul_(1 - share)
