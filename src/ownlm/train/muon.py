@@ -48,7 +48,8 @@ def normalise_neurons(updates: Tensor, seconds: Tensor, beta: float) -> Tensor:
     before = wide.flatten(1).norm(dim=1)[:, None, None]
     seconds.lerp_(wide.square().mean(-1, keepdim=True), 1 - beta)
     scaled = wide / (seconds.sqrt() + 1e-8)
-    return (scaled * (before / (scaled.flatten(1).norm(dim=1)[:, None, None] + 1e-8))).to(updates.dtype)
+    scaled *= before / (scaled.flatten(1).norm(dim=1)[:, None, None] + 1e-8)
+    return scaled.to(updates.dtype)
 
 
 class Muon(torch.optim.Optimizer):
