@@ -2,16 +2,18 @@ import random
 
 import pytest
 
+from ownlm.data.foreign_tokenizer_decoder import Utf8Decoder
 from ownlm.engine.detokenise import TextAssembler
 
 TEXT = "naïve 🙂👩‍🚀 日本語 STOP and on\n"
 
 
 def assemble(data: bytes, size: int, stop: tuple[str, ...] = ()) -> tuple[list[str], bool]:
-    """The pieces from chunks of `size` bytes, and whether a stop string was met."""
-    assembler, pieces = TextAssembler(stop), []
-    for start in range(0, len(data), size):
-        pieces.append(assembler.add(data[start : start + size]))
+    """The pieces from tokens of `size` bytes, and whether a stop string was met."""
+    chunks = [data[start : start + size] for start in range(0, len(data), size)]
+    assembler, pieces = TextAssembler(Utf8Decoder(chunks.__getitem__), stop), []
+    for token in range(len(chunks)):
+        pieces.append(assembler.add(token))
         if assembler.stopped:
             break
     pieces.append(assembler.finish())
@@ -51,8 +53,8 @@ def test_a_stop_string_is_not_in_the_answer(size: int, stop: tuple[str, ...], an
 
 
 def test_only_what_may_begin_a_stop_string_is_held_back() -> None:
-    assembler = TextAssembler(("ab!", "bc"))
-    assert [assembler.add(c.encode()) for c in "xaab?b"] == ["x", "", "a", "", "ab?", ""]
+    assembler = TextAssembler(Utf8Decoder(lambda token: bytes([token])), ("ab!", "bc"))
+    assert [assembler.add(ord(c)) for c in "xaab?b"] == ["x", "", "a", "", "ab?", ""]
     assert assembler.finish() == "b"
 
 

@@ -94,8 +94,11 @@ def test_the_folders_own_chat_template_is_used(folder: Path) -> None:
     (folder / "chat_template.jinja").write_text("file: {{ messages[0]['content'] }}")
     assert rendered() == "file: hi"
     (folder / "chat_template.jinja").unlink()
-    path.write_text(json.dumps({**config, "chat_template": [{"name": "default", "template": "x"}]}))
-    with pytest.raises(OwnLMError, match="several chat templates"):
+    named = [{"name": "default", "template": "named"}, {"name": "tool_use", "template": "x"}]
+    path.write_text(json.dumps({**config, "chat_template": named}))
+    assert rendered() == "named"
+    path.write_text(json.dumps({**config, "chat_template": 3}))
+    with pytest.raises(OwnLMError, match="chat_template must be a string, or a list"):
         rendered()
 
 

@@ -52,3 +52,15 @@ def test_bfloat16_hidden_states_with_a_float32_head() -> None:
     assert d_hidden.dtype == torch.bfloat16 and d_head.dtype == torch.float32
     for found, wanted in zip((d_hidden, d_head), gradients(expected, wide, head), strict=True):
         assert float((found.float() - wanted).norm() / wanted.norm()) < 0.02
+
+
+def test_a_frozen_head_costs_no_gradient() -> None:
+    hidden, head = torch.randn(10, 8, requires_grad=True), torch.randn(20, 8)
+    targets, weights = torch.arange(10), torch.ones(10)
+    loss = linear_cross_entropy(hidden, head, targets, weights)
+    kept = loss.grad_fn.saved_tensors  # type: ignore[union-attr]
+    assert kept[1] is None and kept[0].shape == hidden.shape
+    loss.backward()  # type: ignore[no-untyped-call]
+    found, hidden.grad = hidden.grad, None
+    functional.cross_entropy(hidden @ head.T, targets, reduction="sum").backward()
+    torch.testing.assert_close(found, hidden.grad)

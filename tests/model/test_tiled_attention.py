@@ -51,6 +51,32 @@ def test_bfloat16_is_as_near_to_the_truth_as_torch(shape: tuple[int, ...]) -> No
         assert ours < max(2 * theirs, 0.02)
 
 
+def document_starts(batch: int, time: int) -> Tensor:
+    """`(batch, time)`: where the document of each position begins; every row has other documents, none falls back."""
+    generator = torch.Generator().manual_seed(batch)
+    begins = torch.rand(batch, time, generator=generator) < 6 / time
+    return torch.where(begins, torch.arange(time), 0).cummax(1).values
+
+
+@pytest.mark.parametrize("window", [None, 40])
+@pytest.mark.parametrize("shape", SHAPES)
+def test_what_a_query_may_not_see_does_not_count(shape: tuple[int, ...], window: int | None) -> None:
+    batch, _, _, time, _ = shape
+    first = document_starts(batch, time)
+    if window:
+        first = torch.maximum(first, torch.arange(time) - window + 1)
+    places = torch.arange(time)
+    mask = ((places >= first[..., None]) & (places <= places[:, None]))[:, None]
+
+    def masked(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        return functional.scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=0.3, enable_gqa=True)
+
+    inputs = tensors(shape, torch.float32)
+    found = run(lambda q, k, v: tiled_attention(q, k, v, 0.3, first), inputs)
+    for ours, expected in zip(found, run(masked, inputs), strict=True):
+        torch.testing.assert_close(ours, expected, rtol=1e-4, atol=1e-5)
+
+
 def test_gradients_are_the_derivatives() -> None:
     # 131 queries: two tiles of them, the second one odd.
     q, k, v = (torch.randn(1, 2, 131, 2, dtype=torch.float64, requires_grad=True) for _ in range(3))
@@ -62,7 +88,7 @@ def test_the_operator_is_registered_as_torch_asks() -> None:
 
     flat = [torch.randn(17, 130, 4, requires_grad=True) for _ in range(3)]
     torch.library.opcheck(
-        _forward, (*flat, 0.3), test_utils=("test_schema", "test_faketensor", "test_autograd_registration")
+        _forward, (*flat, None, 0.3), test_utils=("test_schema", "test_faketensor", "test_autograd_registration")
     )
 
 

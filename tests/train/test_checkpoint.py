@@ -35,3 +35,14 @@ def test_a_folder_without_a_readable_checkpoint(tmp_path: Path) -> None:
     assert load_checkpoint(tmp_path, decoder, optimisers) is None
     (tmp_path / "checkpoint-00000001.safetensors").write_bytes(b"rubbish")
     assert load_checkpoint(tmp_path, decoder, optimisers) is None
+
+
+def test_frozen_weights_are_not_in_a_checkpoint(tmp_path: Path) -> None:
+    decoder, other = tiny.decoder(), tiny.decoder(seed=1)
+    for each in (decoder, other):
+        each.layers.requires_grad_(False)
+    path = save_checkpoint(tmp_path, decoder, build_optimisers(decoder, Rates()), Progress(step=1))
+    assert path.stat().st_size < sum(p.nbytes for p in decoder.layers.parameters())
+    assert load_checkpoint(tmp_path, other, build_optimisers(other, Rates())) == Progress(step=1)
+    assert torch.equal(other.head, decoder.head)
+    assert torch.equal(other.layers[0].mlp.up_proj.weight, tiny.decoder(seed=1).layers[0].mlp.up_proj.weight)  # type: ignore[union-attr]

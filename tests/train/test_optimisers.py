@@ -30,3 +30,18 @@ def test_rates_reach_their_groups() -> None:
     assert peaks == pytest.approx([0.15, 0.05, 0.025])
     assert muon.param_groups[0]["momentum"] == 0.8 and muon.param_groups[0]["weight_decay"] == 0.05
     assert adamw.param_groups[0]["betas"] == (0.7, 0.95)
+
+
+def test_frozen_parameters_are_in_no_group() -> None:
+    decoder = tiny.decoder()
+    decoder.embed_tokens.requires_grad_(False)
+    decoder.layers[0].requires_grad_(False)
+    groups = parameter_groups(decoder)
+    assert len(groups["matrices"]) == 7 * (decoder.config.layers - 1)
+    assert not groups["embeddings"] and groups["vectors"]
+    assert len(build_optimisers(decoder, Rates())) == 2
+    decoder.requires_grad_(False)
+    decoder.norm.requires_grad_(True)
+    (adamw,) = build_optimisers(decoder, Rates(vectors=0.3))
+    assert isinstance(adamw, torch.optim.AdamW)
+    assert [group["peak"] for group in adamw.param_groups] == [0.3]

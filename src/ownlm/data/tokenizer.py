@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import rustbpe
 import tiktoken
 from tokenizers import Tokenizer as HuggingFaceTokenizer
 
 from ownlm.data.byte_alphabet import to_bytes, to_characters
-from ownlm.data.chat_format import CHATML_TEMPLATE
+from ownlm.data.chat_template import CHATML_TEMPLATE
+from ownlm.data.foreign_tokenizer_decoder import Utf8Decoder
+from ownlm.data.tokenizer_protocol import Position, Span, TokenDecoder, touches
 from ownlm.runtime import atomic
 from ownlm.runtime.errors import OwnLMError
 
@@ -53,6 +56,9 @@ class Tokenizer:
         self._encoding = tiktoken.Encoding("ownlm", pat_str=split, mergeable_ranks=ranks, special_tokens=special)
         self._pieces = {rank: piece for piece, rank in ranks.items()}
         self._pieces.update({identifier: text.encode() for text, identifier in special.items()})
+        self._sizes = np.array([len(self._pieces[identifier]) for identifier in sorted(self._pieces)], np.int64)
+        longest_first = sorted(special, key=len, reverse=True)
+        self._specials = re.compile("|".join(map(re.escape, longest_first)) or "(?!)")
 
     @classmethod
     def train(cls, texts: Iterable[str], vocabulary: int) -> Tokenizer:
@@ -87,6 +93,26 @@ class Tokenizer:
         """The id that ends a message."""
         return self.special[END_OF_TURN]
 
+    @property
+    def begin_of_text(self) -> int | None:
+        """None: documents are separated by `end_of_text`, which stands before the first one too."""
+        return None
+
+    @property
+    def prefix(self) -> tuple[int, ...]:
+        """The end-of-text token: in training each document follows one."""
+        return (self.end_of_text,)
+
+    @property
+    def stops(self) -> frozenset[int]:
+        """The ends of a turn and of a text."""
+        return frozenset((self.end_of_turn, self.end_of_text))
+
+    @property
+    def variables(self) -> Mapping[str, str]:
+        """The tokens that chat templates know by name, as `save` writes them."""
+        return {"eos_token": END_OF_TURN, "pad_token": END_OF_TEXT}
+
     def encode(self, text: str) -> list[int]:
         """The ids of plain text; a lone surrogate becomes the tokens of its three bytes ("surrogatepass")."""
         # tiktoken by itself would put U+FFFD in a surrogate's place.
@@ -109,6 +135,35 @@ class Tokenizer:
             last = match.end()
         return ids + self._encoding.encode_ordinary(text[last:])
 
+    def encode_chat(
+        self, text: str, plain: Sequence[Span] = (), position: Position = "start"
+    ) -> tuple[list[int], list[Span]]:
+        """See `AnyTokenizer.encode_chat`; where a text stands makes no difference here."""
+        ids: list[int] = []
+        spans: list[Span] = []
+        last = 0
+        matches = [match for match in self._specials.finditer(text) if not touches(plain, *match.span())]
+        for start, end in [*(match.span() for match in matches), (len(text), len(text))]:
+            section = self.encode(text[last:start])
+            ids += section
+            spans += self._spans(text[last:start], section, last)
+            if end > start:
+                ids.append(self.special[text[start:end]])
+                spans.append((start, end))
+            last = end
+        return ids, spans
+
+    def _spans(self, text: str, ids: Sequence[int], begin: int) -> list[Span]:
+        """The characters of each token; a character in several tokens counts for each of them."""
+        ends = np.cumsum(self._sizes[ids]) if ids else np.zeros(0, np.int64)
+        starts = ends - self._sizes[ids] if ids else ends
+        if not text.isascii():
+            codes = np.frombuffer(text.encode("utf-32-le", "surrogatepass"), np.uint32)
+            offsets = np.cumsum(1 + (codes >= 0x80) + (codes >= 0x800) + (codes >= 0x10000))
+            starts = np.searchsorted(offsets, starts, "right")
+            ends = np.searchsorted(offsets, ends - 1, "right") + 1
+        return list(zip((starts + begin).tolist(), (ends + begin).tolist(), strict=True))
+
     def decode_bytes(self, ids: Iterable[int]) -> bytes:
         """The bytes of the ids; special tokens give their own text.
 
@@ -124,6 +179,10 @@ class Tokenizer:
     def token_bytes(self, identifier: int) -> bytes:
         """The bytes of one token."""
         return self._pieces[identifier]
+
+    def decoder(self, continues: bool = False) -> TokenDecoder:
+        """See `AnyTokenizer.decoder`; a text and its continuation are the same here."""
+        return Utf8Decoder(self.token_bytes)
 
     # ---- files
 

@@ -2,29 +2,29 @@
 
 from __future__ import annotations
 
-import codecs
+from ownlm.data.tokenizer_protocol import TokenDecoder
 
 
 class TextAssembler:
-    """Turns one answer's token bytes into text pieces.
+    """Turns one answer's tokens into text pieces.
 
-    Bytes are held back until they complete a UTF-8 character, text until no stop string can begin in it. `stopped`
-    becomes true when a stop string was met; it and what follows it are not given out.
+    The decoder holds tokens back until they complete a character; text is held back until no stop string can begin in
+    it. `stopped` becomes true when a stop string was met; it and what follows it are not given out.
     """
 
-    def __init__(self, stop: tuple[str, ...] = ()) -> None:
-        self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
+    def __init__(self, decoder: TokenDecoder, stop: tuple[str, ...] = ()) -> None:
+        self._decoder = decoder
         self._stop = stop
         self._held = ""
         self.stopped = False
 
-    def add(self, data: bytes) -> str:
-        """The text that is certain after these bytes."""
-        return self._release(self._held + self._decoder.decode(data), final=False)
+    def add(self, token: int) -> str:
+        """The text that is certain after this token."""
+        return self._release(self._held + self._decoder.add(token), final=False)
 
     def finish(self) -> str:
         """What is left at the end of the answer."""
-        return self._release(self._held + self._decoder.decode(b"", final=True), final=True)
+        return self._release(self._held + self._decoder.finish(), final=True)
 
     def _release(self, text: str, final: bool) -> str:
         if self.stopped:

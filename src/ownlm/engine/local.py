@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ownlm.data.chat_format import ChatFormat
 from ownlm.data.message import Message
-from ownlm.data.tokenizer import Tokenizer
+from ownlm.data.tokenizer_protocol import AnyTokenizer
 from ownlm.engine.detokenise import TextAssembler
 from ownlm.engine.request import (
     Completion,
@@ -59,7 +59,7 @@ class LocalModel:
     One request runs at a time; others wait for the lock. A prompt that does not fit raises `ContextOverflow`.
     """
 
-    def __init__(self, decoder: Decoder, tokenizer: Tokenizer, chat: ChatFormat, facts: ModelFacts) -> None:
+    def __init__(self, decoder: Decoder, tokenizer: AnyTokenizer, chat: ChatFormat, facts: ModelFacts) -> None:
         self.decoder, self.tokenizer, self.chat = decoder.eval(), tokenizer, chat
         self._facts = facts
         self._lock = Lock()
@@ -74,7 +74,7 @@ class LocalModel:
     def stream(self, prompt: Prompt, params: SamplingParams) -> Iterator[Event]:
         """See `LanguageModel.stream`."""
         ids = self._fitting(prompt)
-        return self._stream(ids, params)
+        return self._stream(ids, _continues(prompt), params)
 
     def generate(self, prompts: Sequence[Prompt], params: SamplingParams) -> list[Completion]:
         """See `LanguageModel.generate`. Prompts of similar length are worked on together."""
@@ -86,7 +86,8 @@ class LocalModel:
             group = order[first : first + ROWS]
             seeds = [derive_seed(base, index) for index in group]
             with self._lock:
-                *_, rows = self._steps([encoded[index] for index in group], params, seeds)
+                continues = [_continues(prompts[index]) for index in group]
+                *_, rows = self._steps([encoded[index] for index in group], continues, params, seeds)
             for index, row in zip(group, rows, strict=True):
                 text = "".join(row.pieces)
                 answers[index] = Completion(
@@ -95,10 +96,10 @@ class LocalModel:
         return [answers[index] for index in range(len(encoded))]
 
     def score(self, texts: Sequence[str]) -> list[TextScore]:
-        """See `LanguageModel.score`; the first token is predicted from the end-of-text token."""
+        """See `LanguageModel.score`; the first token is predicted from what stands before a text (see `_before`)."""
         ids = [self.tokenizer.encode(text) for text in texts]
         with self._lock:
-            found = token_logprobs(self.decoder, ids, self.tokenizer.end_of_text)
+            found = token_logprobs(self.decoder, ids, self._before[-1])
         return [
             TextScore(tuple(tokens), tuple(values.tolist()), len(text.encode("utf-8", "surrogatepass")))
             for text, tokens, values in zip(texts, ids, found, strict=True)
@@ -111,9 +112,13 @@ class LocalModel:
     # ---- inside
 
     def encode(self, prompt: Prompt) -> list[int]:
-        """Plain text follows an end-of-text token, as documents did in training; messages go through the template."""
+        """Plain text follows the tokenizer's prefix; messages go through the template.
+
+        Raises:
+            OwnLMError: an id outside the vocabulary, or messages that the chat template refuses.
+        """
         if isinstance(prompt, str):
-            return [self.tokenizer.end_of_text, *self.tokenizer.encode(prompt)]
+            return [*self.tokenizer.prefix, *self.tokenizer.encode(prompt)] or [*self._before]
         if prompt and isinstance(prompt[0], Message):
             messages = [message for message in prompt if isinstance(message, Message)]
             return self.chat.prompt_ids(self.tokenizer, messages)
@@ -123,7 +128,12 @@ class LocalModel:
             raise OwnLMError(
                 f"The prompt has the token id {wrong[0]}; ids go from 0 to {self.tokenizer.vocab_size - 1}."
             )
-        return ids or [self.tokenizer.end_of_text]
+        return ids or [*self._before]
+
+    @property
+    def _before(self) -> tuple[int, ...]:
+        """What a text follows: the prefix, or where a tokenizer has none, the token that separates documents."""
+        return self.tokenizer.prefix or (self.tokenizer.end_of_text,)
 
     def _fitting(self, prompt: Prompt) -> list[int]:
         ids = self.encode(prompt)
@@ -131,11 +141,11 @@ class LocalModel:
             raise ContextOverflow(len(ids), self.decoder.config.context)
         return ids
 
-    def _stream(self, ids: list[int], params: SamplingParams) -> Iterator[Event]:
+    def _stream(self, ids: list[int], continues: bool, params: SamplingParams) -> Iterator[Event]:
         seed = secrets.randbits(63) if params.seed is None else params.seed
         given, reported = 0, 0
         with self._lock:
-            for (row,) in self._steps([ids], params, [derive_seed(seed, 0)]):
+            for (row,) in self._steps([ids], [continues], params, [derive_seed(seed, 0)]):
                 text = "".join(row.pieces[given:])
                 given = len(row.pieces)
                 logprobs = tuple(row.logprobs[reported:])
@@ -145,9 +155,12 @@ class LocalModel:
                     yield TextDelta(text, logprobs)
         yield Finished(row.reason or "length", row.usage())
 
-    def _steps(self, prompts: list[list[int]], params: SamplingParams, seeds: list[int]) -> Iterator[list[_Row]]:
+    def _steps(
+        self, prompts: list[list[int]], continues: list[bool], params: SamplingParams, seeds: list[int]
+    ) -> Iterator[list[_Row]]:
         """Prefills all prompts, then draws a token a row and step; yields the rows after each step."""
-        rows = [_Row(len(prompt), TextAssembler(params.stop)) for prompt in prompts]
+        assemblers = [TextAssembler(self.tokenizer.decoder(each), params.stop) for each in continues]
+        rows = [_Row(len(prompt), assembler) for prompt, assembler in zip(prompts, assemblers, strict=True)]
         budget = [min(params.max_tokens, self.decoder.config.context - len(prompt)) for prompt in prompts]
         longest = max(len(prompt) for prompt in prompts)
         ids, positions, mask = _left_padded(prompts, longest + max(budget))
@@ -157,6 +170,8 @@ class LocalModel:
         padded = any(len(prompt) != longest for prompt in prompts)
         counts = _Counts(prompts, self.tokenizer.vocab_size, params)
         alive = torch.arange(len(prompts))
+        rope = self.decoder.config.rope
+        changes_at = None if rope is None else rope.changes_at
         hidden = self._prefill(ids, positions, mask, padded, cache)
         for step in range(max(budget)):
             logits = self._logits(hidden)
@@ -173,11 +188,18 @@ class LocalModel:
                 return
             # Moving the cache costs more than a few rows that nobody reads: wait until a quarter is done.
             if len(keep) <= 0.75 * len(alive):
-                alive, drawn = alive[keep], Drawn(drawn.ids[keep])
+                alive, drawn, ids = alive[keep], Drawn(drawn.ids[keep]), ids[keep]
                 cache.keep(keep)
+            ids = torch.cat((ids, drawn.ids[:, None]), dim=1)
             keys = longest + step + 1
             visible = mask[alive][:, None, None, :keys] if padded else None
             place_of = torch.tensor([[len(prompts[row]) + step] for row in alive.tolist()])
+            if changes_at is not None and bool((place_of == changes_at).any()):
+                # From this length on all positions turn otherwise: what is in the cache is of no use.
+                cache.clear()
+                all_places = (torch.arange(keys) - (longest - (place_of - step))).clamp(min=0)
+                hidden = self._prefill(ids, all_places, mask[alive], padded, cache)
+                continue
             hidden = self._decode(drawn.ids[:, None], place_of, visible, cache)
 
     @torch.inference_mode()
@@ -199,22 +221,26 @@ class LocalModel:
 
     def _take(self, row: _Row, drawn: Drawn, place: int, last: bool) -> None:
         token = int(drawn.ids[place])
-        if token in (self.tokenizer.end_of_turn, self.tokenizer.end_of_text):
+        if token in self.tokenizer.stops:
             row.reason = "stop"
             row.pieces.append(row.assembler.finish())
             return
         row.ids.append(token)
         if drawn.logprobs is not None and drawn.top_ids is not None and drawn.top_logprobs is not None:
             pairs = zip(drawn.top_ids[place].tolist(), drawn.top_logprobs[place].tolist(), strict=True)
-            top = tuple((self.tokenizer.decode([i]), self.tokenizer.token_bytes(i), value) for i, value in pairs)
-            name, data = self.tokenizer.decode([token]), self.tokenizer.token_bytes(token)
-            row.logprobs.append(TokenLogprob(name, data, float(drawn.logprobs[place]), top))
-        row.pieces.append(row.assembler.add(self.tokenizer.token_bytes(token)))
+            top = tuple((*self._named(i), value) for i, value in pairs)
+            row.logprobs.append(TokenLogprob(*self._named(token), float(drawn.logprobs[place]), top))
+        row.pieces.append(row.assembler.add(token))
         if row.assembler.stopped:
             row.reason = "stop"
         elif last:
             row.pieces.append(row.assembler.finish())
             row.reason = "stop" if row.assembler.stopped else "length"
+
+    def _named(self, token: int) -> tuple[str, bytes]:
+        """A token's text, its space included, and its bytes."""
+        data = self.tokenizer.token_bytes(token)
+        return data.decode("utf-8", "replace"), data
 
 
 class _Counts:
@@ -235,6 +261,11 @@ class _Counts:
     def add(self, rows: Tensor, ids: Tensor) -> None:
         if self._used:
             self._answers[rows, ids] += 1
+
+
+def _continues(prompt: Prompt) -> bool:
+    """Whether the answer goes on from a text, so that a space before its first word belongs to it."""
+    return isinstance(prompt, str) and prompt != ""
 
 
 def _left_padded(prompts: list[list[int]], capacity: int) -> tuple[Tensor, Tensor, Tensor]:

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from ownlm.engine.request import LanguageModel, ModelFacts
 from ownlm.runtime.errors import ArtifactNotFound, ModelNotFound, OwnLMError
@@ -71,8 +70,8 @@ def open_folder(
     Raises:
         OwnLMError: the folder's config, weights or tokenizer cannot be read.
     """
-    from ownlm.data.chat_format import CHATML_TEMPLATE, ChatFormat
-    from ownlm.data.tokenizer import Tokenizer
+    from ownlm.data.chat_format import load_chat_format
+    from ownlm.data.tokenizer_files import load_tokenizer
     from ownlm.engine.local import LocalModel
     from ownlm.model.files import load_model
     from ownlm.model.kernels import Kernels, use
@@ -81,13 +80,13 @@ def open_folder(
     if precision not in ("float32", "bfloat16"):
         raise OwnLMError(f"precision={precision!r}: it is float32 or bfloat16.")
     kernels = Kernels("bfloat16", "tiled") if precision == "bfloat16" else Kernels()
-    tokenizer = Tokenizer.load(folder)
+    tokenizer = load_tokenizer(folder)
     if tokenizer.vocab_size > decoder.config.vocabulary:
         raise OwnLMError(
             f"{folder}: the tokenizer has {tokenizer.vocab_size} tokens, "
             f"the embedding only {decoder.config.vocabulary}."
         )
-    template = _chat_template(folder) or CHATML_TEMPLATE
+    chat = load_chat_format(folder, tokenizer)
     facts = ModelFacts(
         name=name,
         id=identifier or folder_id(folder),
@@ -96,42 +95,27 @@ def open_folder(
         heldout_bits_per_byte=heldout_bits_per_byte,
         stage=stage,
     )
-    return LocalModel(use(decoder, kernels), tokenizer, ChatFormat(template), facts)
+    return LocalModel(use(decoder, kernels), tokenizer, chat, facts)
 
 
 def folder_id(folder: Path) -> str:
     """12 hexadecimal digits of the contents that decide what the model answers: another model has another id."""
     digest = hashlib.sha256()
-    names = ("*.safetensors", "config.json", "tokenizer.json", "tokenizer_config.json", "chat_template.jinja")
+    names = (
+        "*.safetensors", "config.json", "generation_config.json", "tokenizer.json", "tokenizer.model",
+        "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "chat_template.jinja",
+        "additional_chat_templates/*.jinja",
+    )  # fmt: skip
     for path in sorted(path for name in names for path in folder.glob(name)):
-        digest.update(f"{path.name}:{sha256_of(path)}\n".encode())
+        digest.update(f"{path.relative_to(folder).as_posix()}:{sha256_of(path)}\n".encode())
     return digest.hexdigest()[:12]
-
-
-def _chat_template(folder: Path) -> str | None:
-    """A file of its own, as transformers writes it now, or a string in the tokenizer's config, as it did before."""
-    path = folder / "chat_template.jinja"
-    if path.is_file():
-        return path.read_text("utf-8")
-    template = _json(folder / "tokenizer_config.json").get("chat_template")
-    if template is not None and not isinstance(template, str):
-        raise OwnLMError(f"{folder / 'tokenizer_config.json'} has several chat templates; keep one, as a string.")
-    return template
-
-
-def _json(path: Path) -> dict[str, Any]:
-    try:
-        data = json.loads(path.read_text("utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return data if isinstance(data, dict) else {}
 
 
 def _download(repository: str) -> Path:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
-    patterns = ["*.json", "*.safetensors", "*.model", "*.jinja", "LICENSE*", "README.md"]
+    patterns = ["*.json", "*.safetensors", "tokenizer.model", "*.jinja", "LICENSE*", "README.md"]
     try:
         return Path(snapshot_download(repository, allow_patterns=patterns))
     except (LocalEntryNotFoundError, HfHubHTTPError, HFValidationError, OSError) as error:

@@ -40,9 +40,17 @@ class Attention(nn.Module):
             )
 
     def forward(
-        self, x: Tensor, rope: RopeTables | None, cache: Cache | None = None, mask: Tensor | None = None
+        self,
+        x: Tensor,
+        rope: RopeTables | None,
+        cache: Cache | None = None,
+        mask: Tensor | None = None,
+        first: Tensor | None = None,
     ) -> Tensor:
-        """`mask`: None for plain causal, else boolean `(batch, 1, time, keys)`, true where a key may be seen."""
+        """`mask`: None for causal, else boolean `(batch, 1, time, keys)`, true where a key may be seen.
+
+        `first` `(batch or 1, time)`, without cache and mask only: the first position that each one may see.
+        """
         batch, time, _ = x.shape
         q, k = self._heads(self.q_proj(x), self.q_norm), self._heads(self.k_proj(x), self.k_norm)
         if rope is not None:
@@ -51,7 +59,10 @@ class Attention(nn.Module):
         v = self.v_proj(x).view(batch, time, -1, self.config.head_dim).transpose(1, 2)
         if cache is not None:
             k, v = cache.append(self.layer, k, v)
-        out = self._attend(q, k, v, mask, plain=cache is None and mask is None)
+        if self.tiled and cache is None and mask is None and self.config.attention_softcap is None:
+            out = tiled_attention(q, k, v, self.scale, first)
+        else:
+            out = self._attend(q, k, v, mask if first is None else _visible(first))
         return self.o_proj(out.transpose(1, 2).reshape(batch, time, -1))  # type: ignore[no-any-return]
 
     def _heads(self, x: Tensor, norm: nn.Module) -> Tensor:
@@ -61,17 +72,21 @@ class Attention(nn.Module):
         x = x.view(*x.shape[:2], -1, self.config.head_dim)
         return norm(x) if self.config.qk_norm == "head" else x
 
-    def _attend(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, plain: bool) -> Tensor:
+    def _attend(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
         """`q` `(batch, heads, time, head_dim)`; `k` and `v` with `kv_heads` and all positions so far."""
         config = self.config
         if config.attention_softcap is not None:
             return _softcapped(q, k, v, mask, self.scale, config.attention_softcap)
-        if self.tiled and plain:
-            return tiled_attention(q, k, v, self.scale)
         return functional.scaled_dot_product_attention(
             q, k, v, attn_mask=mask, is_causal=mask is None and q.shape[2] > 1, scale=self.scale,
             enable_gqa=config.heads != config.kv_heads,
         )  # fmt: skip
+
+
+def _visible(first: Tensor) -> Tensor:
+    """The causal mask `(batch or 1, 1, time, time)` of those who see nothing before `first` `(batch or 1, time)`."""
+    keys = torch.arange(first.shape[1], device=first.device)
+    return ((keys >= first[..., None]) & (keys <= keys[:, None]))[:, None]
 
 
 def _softcapped(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, scale: float, cap: float) -> Tensor:

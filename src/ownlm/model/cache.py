@@ -55,6 +55,10 @@ class StaticCache:
         """See `Cache.advance`."""
         self._length += time
 
+    def clear(self) -> None:
+        """Forgets all positions."""
+        self._length = 0
+
     def keep(self, rows: Tensor) -> None:
         """Keeps only these rows `(rows,)` of the batch, in this order."""
         layers, _, heads, capacity, size = self.keys.shape

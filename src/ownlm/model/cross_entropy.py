@@ -45,7 +45,7 @@ def softcapped(kernel: SoftmaxGradient, cap: float) -> SoftmaxGradient:
 
 
 class _LinearCrossEntropy(torch.autograd.Function):
-    """Computes loss and gradients a chunk at a time, forward and backward in one pass."""
+    """Computes loss and gradients a chunk at a time, forward and backward in one pass; no gradient of a frozen head."""
 
     @staticmethod
     def forward(
@@ -53,20 +53,22 @@ class _LinearCrossEntropy(torch.autograd.Function):
     ) -> Tensor:
         narrow = head.to(hidden.dtype)
         total = torch.zeros((), dtype=torch.float32, device=hidden.device)
-        d_hidden, d_head = torch.empty_like(hidden), torch.zeros_like(head, dtype=torch.float32)
+        d_hidden = torch.empty_like(hidden)
+        d_head = torch.zeros_like(head, dtype=torch.float32) if ctx.needs_input_grad[1] else None
         for start in range(0, hidden.shape[0], CHUNK):
             part = slice(start, start + CHUNK)
             loss, gradient = kernel(functional.linear(hidden[part], narrow), targets[part], weights[part])
             total += loss
             torch.mm(gradient, narrow, out=d_hidden[part])
-            d_head += torch.mm(gradient.T, hidden[part])
-        ctx.save_for_backward(d_hidden, d_head.to(head.dtype))
+            if d_head is not None:
+                d_head += torch.mm(gradient.T, hidden[part])
+        ctx.save_for_backward(d_hidden, None if d_head is None else d_head.to(head.dtype))
         return total
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None, None, None]:
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor | None, None, None, None]:
         d_hidden, d_head = ctx.saved_tensors
-        return d_hidden * grad.to(d_hidden.dtype), d_head * grad, None, None, None
+        return d_hidden * grad.to(d_hidden.dtype), None if d_head is None else d_head * grad, None, None, None
 
 
 def linear_cross_entropy(

@@ -14,7 +14,6 @@ from ownlm.model.cross_entropy import SoftmaxGradient, linear_cross_entropy, sof
 from ownlm.model.experts import ExpertFeedForward
 from ownlm.model.induction import can_hold_induction, write_induction
 from ownlm.model.layers import Embedding, FeedForward, Linear, norm_of
-from ownlm.model.rope import Rope
 
 BlockFunction = Callable[..., Tensor]
 
@@ -45,10 +44,15 @@ class Block(nn.Module):
         self.ffn_post_norm = norm_of(config) if after else nn.Identity()
 
     def forward(
-        self, x: Tensor, rope: RopeTables | None, cache: Cache | None = None, mask: Tensor | None = None
+        self,
+        x: Tensor,
+        rope: RopeTables | None,
+        cache: Cache | None = None,
+        mask: Tensor | None = None,
+        first: Tensor | None = None,
     ) -> Tensor:
-        """`(batch, time, width)` to the same."""
-        attended = x + self.attn_post_norm(self.self_attn(self.attn_norm(x), rope, cache, mask))
+        """`(batch, time, width)` to the same; the other arguments are those of `Attention`."""
+        attended = x + self.attn_post_norm(self.self_attn(self.attn_norm(x), rope, cache, mask, first))
         read = x if self.parallel_residual else attended
         return attended + self.ffn_post_norm(self.mlp(self.ffn_norm(read)))  # type: ignore[no-any-return]
 
@@ -84,12 +88,13 @@ class Decoder(nn.Module):
         positions: Tensor | None = None,
         cache: Cache | None = None,
         mask: Tensor | None = None,
+        first: Tensor | None = None,
     ) -> Tensor:
         """The last layer's normalised output `(batch, time, width)` for tokens `(batch, time)`.
 
-        `positions` `(time,)` or `(batch, time)` default to those that follow the cache. `mask` as in `Attention`.
-        With a cache and several new tokens a mask is made here, since keys then outnumber queries, and so is that of
-        the sliding layers.
+        `positions` `(time,)` or `(batch, time)` default to those that follow the cache. `mask` and `first` as in
+        `Attention`; `first` keeps the documents of a row apart. With a cache and several new tokens a mask is made
+        here, since keys then outnumber queries. What the sliding layers see of it is worked out here too.
         """
         time = ids.shape[1]
         past = 0 if cache is None else cache.length
@@ -97,15 +102,16 @@ class Decoder(nn.Module):
             positions = torch.arange(past, past + time, device=ids.device)
         if mask is None and past and time > 1:
             mask = _causal(past, time, ids.device)
-        local_mask = self._local_mask(mask, past, time, ids.device)
+        plain = cache is None and mask is None
+        local_mask = None if plain else self._local_mask(mask, past, time, ids.device)
+        local_first = self._local_first(first, time, ids.device) if plain else None
         tables = self._rope_tables(positions)
         x = self._embed(ids, positions)
         for block, (sliding, rope) in zip(self.layers, tables, strict=True):
-            seen = local_mask if sliding else mask
-            if cache is None and seen is None:
-                x = self.run_block(block, x, rope)
+            if plain:
+                x = self.run_block(block, x, rope, None, None, local_first if sliding else first)
             else:
-                x = block(x, rope, cache, seen)
+                x = block(x, rope, cache, local_mask if sliding else mask)
         if cache is not None:
             cache.advance(time)
         return self.norm(x)  # type: ignore[no-any-return]
@@ -127,23 +133,25 @@ class Decoder(nn.Module):
         near = causal & ~causal.tril(past - config.sliding_window)
         return near if mask is None else mask & near
 
+    def _local_first(self, first: Tensor | None, time: int, device: torch.device) -> Tensor | None:
+        """The first position that each one sees in the sliding layers."""
+        config = self.config
+        if not config.sliding_layers or time <= config.sliding_window:
+            return first
+        begins = (torch.arange(time, device=device) - config.sliding_window + 1).clamp(min=0)[None]
+        return begins if first is None else torch.maximum(first, begins)
+
     def _rope_tables(self, positions: Tensor) -> list[tuple[bool, RopeTables | None]]:
         """For each layer: whether it slides, and its cosines and sines (None: it has no rotary positions)."""
         config = self.config
         made: dict[bool, RopeTables | None] = {}
-
-        def tables(rope: Rope | None) -> RopeTables | None:
-            if rope is None:
-                return None
-            length = int(positions.max()) + 1 if rope.depends_on_length else 0
-            return rope.tables(positions, config.head_dim, length)
-
         rows: list[tuple[bool, RopeTables | None]] = []
         for layer in range(config.layers):
             sliding = layer in config.sliding_layers
             own = sliding and config.local_rope is not None
             if own not in made:
-                made[own] = tables(config.local_rope if own else config.rope)
+                rope = config.local_rope if own else config.rope
+                made[own] = None if rope is None else rope.tables(positions, config.head_dim)
             rows.append((sliding, None if layer in config.layers_without_rope else made[own]))
         return rows
 

@@ -15,7 +15,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from ownlm.data.tokenizer import END_OF_TEXT, END_OF_TURN, Tokenizer
+from ownlm.data.tokenizer_protocol import AnyTokenizer
 from ownlm.model.config import DecoderConfig
 from ownlm.model.decoder import Decoder
 from ownlm.model.families import Family, Stored, family_of
@@ -38,16 +38,19 @@ _DERIVED = re.compile(r"(^|\.)((attn|attention)\.(bias|masked_bias)|rotary_emb\.
 Replace = Callable[[str, nn.Module], nn.Module]
 
 
-def save_model(folder: Path, decoder: Decoder, tokenizer: Tokenizer, family: Family = default_family) -> None:
+def save_model(folder: Path, decoder: Decoder, tokenizer: AnyTokenizer, family: Family = default_family) -> None:
     """Writes config, weights in their precision, tokenizer with chat template, and generation settings into `folder`.
 
     Raises:
         OwnLMError: `family` has not all the choices of the decoder's config.
     """
-    ends = {"eos_token_id": tokenizer.end_of_turn, "pad_token_id": tokenizer.end_of_text, "bos_token_id": None}
+    ends = {
+        "eos_token_id": tokenizer.end_of_turn,
+        "pad_token_id": tokenizer.end_of_text,
+        "bos_token_id": tokenizer.begin_of_text,
+    }
     save_weights(folder, decoder, family, ends)
-    stops = [tokenizer.special[END_OF_TURN], tokenizer.special[END_OF_TEXT]]
-    generation = {"do_sample": True, "temperature": 0.7, "top_p": 0.95, **ends, "eos_token_id": stops}
+    generation = {"do_sample": True, "temperature": 0.7, "top_p": 0.95, **ends, "eos_token_id": sorted(tokenizer.stops)}
     atomic.write_json(folder / "generation_config.json", generation)
     tokenizer.save(folder, decoder.config.context)
 

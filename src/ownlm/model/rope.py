@@ -61,6 +61,11 @@ class Rope:
         return int(head_dim * self.share)
 
     @property
+    def changes_at(self) -> int | None:
+        """The length beyond which the angles of all positions are others (longrope): what was cached is of no use."""
+        return self.original_context if self.kind == "longrope" else None
+
+    @property
     def depends_on_length(self) -> bool:
         """Whether the angles of a position depend on how long the text is."""
         return self.kind in ("dynamic", "longrope")
@@ -116,13 +121,20 @@ class Rope:
         slow, fast = turns < self.low_freq_factor, turns > self.high_freq_factor
         return torch.where(slow, plain / self.factor, torch.where(fast, plain, between))
 
-    def tables(self, positions: Tensor, head_dim: int, length: int = 0) -> tuple[Tensor, Tensor]:
+    def tables(self, positions: Tensor, head_dim: int) -> tuple[Tensor, Tensor]:
         """Cosines and sines of the angles, in fp32, two tensors `(..., turning)`.
 
         `positions`: `(time,)` or `(batch, time)`. Angle i and i + turning/2 are the same: the "rotate half" layout of
-        the Hugging Face checkpoints.
+        the Hugging Face checkpoints. Where the angles depend on the length of the text, it is taken from each row's
+        last position: a row's answer does not depend on its neighbours.
         """
-        angles = positions.float().unsqueeze(-1) * self.frequencies(head_dim, length, positions.device)
+        if self.depends_on_length:
+            lengths = (positions.amax(-1) + 1).reshape(-1).tolist()
+            rows = torch.stack([self.frequencies(head_dim, length, positions.device) for length in lengths])
+            frequencies = rows.view(*positions.shape[:-1], 1, -1)
+        else:
+            frequencies = self.frequencies(head_dim, 0, positions.device)
+        angles = positions.float().unsqueeze(-1) * frequencies
         angles = torch.cat((angles, angles), dim=-1)
         if self.attention_factor == 1.0:
             return angles.cos(), angles.sin()

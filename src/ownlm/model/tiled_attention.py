@@ -39,71 +39,96 @@ def _view(store: Tensor, offset: int, shape: tuple[int, int, int]) -> Tensor:
     return store[offset : offset + shape[0] * shape[1] * shape[2]].view(shape)
 
 
+def _lowest(first: Tensor | None, row: slice, query: slice) -> int:
+    """The first key that any query of a tile may see; `first` never falls along `time`."""
+    return 0 if first is None else int(first[row, query.start].min())
+
+
+def _hide(scores: Tensor, first: Tensor | None, row: slice, query: slice, low: int) -> None:
+    """Puts -inf where a key (the first column is key `low`) comes before what its query may see."""
+    if first is None or int(first[row, query.stop - 1].max()) <= low:
+        return
+    keys = torch.arange(low, low + scores.shape[2], device=scores.device)
+    scores.masked_fill_(keys < first[row, query, None], float("-inf"))
+
+
 @torch.library.custom_op("ownlm::tiled_attention", mutates_args=())
-def _forward(q: Tensor, k: Tensor, v: Tensor, scale: float) -> tuple[Tensor, Tensor]:
+def _forward(q: Tensor, k: Tensor, v: Tensor, first: Tensor | None, scale: float) -> tuple[Tensor, Tensor]:
     rows, time, _ = q.shape
     out = torch.empty_like(q)
     store = torch.empty(_stored(rows, time), dtype=q.dtype, device=q.device)
     unseen = torch.full((QUERIES, QUERIES), float("-inf"), dtype=q.dtype, device=q.device).triu_(1)
     scaled = q * scale
     for row, query, key, offset, shape in _tiles(rows, time):
-        scores = torch.bmm(scaled[row, query], k[row, key].transpose(1, 2))
-        scores[:, :, query] += unseen[: shape[1], : shape[1]]
-        probabilities = _view(store, offset, shape)
+        low = _lowest(first, row, query)
+        seen = slice(low, key.stop)
+        scores = torch.bmm(scaled[row, query], k[row, seen].transpose(1, 2))
+        scores[:, :, query.start - low :] += unseen[: shape[1], : shape[1]]
+        _hide(scores, first, row, query, low)
+        probabilities = _view(store, offset, (shape[0], shape[1], key.stop - low))
         torch.softmax(scores, -1, out=probabilities)
-        out[row, query] = torch.bmm(probabilities, v[row, key])
+        out[row, query] = torch.bmm(probabilities, v[row, seen])
     return out, store
 
 
 @_forward.register_fake
-def _(q: Tensor, k: Tensor, v: Tensor, scale: float) -> tuple[Tensor, Tensor]:
+def _(q: Tensor, k: Tensor, v: Tensor, first: Tensor | None, scale: float) -> tuple[Tensor, Tensor]:
     return torch.empty_like(q), q.new_empty(_stored(q.shape[0], q.shape[1]))
 
 
 @torch.library.custom_op("ownlm::tiled_attention_backward", mutates_args=())
 def _backward(
-    grad: Tensor, q: Tensor, k: Tensor, v: Tensor, out: Tensor, store: Tensor, scale: float
+    grad: Tensor, q: Tensor, k: Tensor, v: Tensor, out: Tensor, store: Tensor, first: Tensor | None, scale: float
 ) -> tuple[Tensor, Tensor, Tensor]:
     rows, time, _ = q.shape
     dq, dk, dv = torch.empty_like(q), torch.zeros_like(k), torch.zeros_like(v)
     delta = (grad.float() * out.float()).sum(-1, keepdim=True).to(grad.dtype)
     for row, query, key, offset, shape in _tiles(rows, time):
-        probabilities, upstream = _view(store, offset, shape), grad[row, query]
-        dv[row, key] += torch.bmm(probabilities.transpose(1, 2), upstream)
-        dscores = torch.bmm(upstream, v[row, key].transpose(1, 2))
+        low = _lowest(first, row, query)
+        seen = slice(low, key.stop)
+        probabilities = _view(store, offset, (shape[0], shape[1], key.stop - low))
+        upstream = grad[row, query]
+        dv[row, seen] += torch.bmm(probabilities.transpose(1, 2), upstream)
+        dscores = torch.bmm(upstream, v[row, seen].transpose(1, 2))
         dscores.sub_(delta[row, query]).mul_(probabilities)
-        dq[row, query] = torch.bmm(dscores, k[row, key])
-        dk[row, key] += torch.bmm(dscores.transpose(1, 2), q[row, query])
+        dq[row, query] = torch.bmm(dscores, k[row, seen])
+        dk[row, seen] += torch.bmm(dscores.transpose(1, 2), q[row, query])
     return dq.mul_(scale), dk.mul_(scale), dv
 
 
 @_backward.register_fake
 def _(
-    grad: Tensor, q: Tensor, k: Tensor, v: Tensor, out: Tensor, store: Tensor, scale: float
+    grad: Tensor, q: Tensor, k: Tensor, v: Tensor, out: Tensor, store: Tensor, first: Tensor | None, scale: float
 ) -> tuple[Tensor, Tensor, Tensor]:
     return torch.empty_like(q), torch.empty_like(k), torch.empty_like(v)
 
 
 def _save(ctx, inputs, output) -> None:  # type: ignore[no-untyped-def]
-    *tensors, ctx.scale = inputs
-    ctx.save_for_backward(*tensors, *output)
+    q, k, v, ctx.first, ctx.scale = inputs
+    ctx.save_for_backward(q, k, v, *output)
 
 
 def _differentiate(ctx, grad: Tensor, _: Tensor | None):  # type: ignore[no-untyped-def]
-    return (*_backward(grad.contiguous(), *ctx.saved_tensors, ctx.scale), None)
+    found = _backward(grad.contiguous(), *ctx.saved_tensors, ctx.first, ctx.scale)
+    return (*found, None, None)
 
 
 _forward.register_autograd(_differentiate, setup_context=_save)
 
 
-def tiled_attention(q: Tensor, k: Tensor, v: Tensor, scale: float | None = None) -> Tensor:
+def tiled_attention(q: Tensor, k: Tensor, v: Tensor, scale: float | None = None, first: Tensor | None = None) -> Tensor:
     """Causal softmax attention `(batch, heads, time, head_dim)`; fewer key/value heads are shared by groups.
 
-    `scale` multiplies the scores (None: `head_dim ** -0.5`).
+    `scale` multiplies the scores (None: `head_dim ** -0.5`). `first` `(batch, time)` or `(1, time)`: the first key that
+    each query may see, never falling along `time` (where its document begins, or its window); what no query of a tile
+    sees is not computed.
     """
     batch, heads, time, head_dim = q.shape
     if k.shape[1] != heads:
         k = k.repeat_interleave(heads // k.shape[1], dim=1)
         v = v.repeat_interleave(heads // v.shape[1], dim=1)
-    flat = (x.reshape(batch * heads, time, head_dim).contiguous() for x in (q, k, v))
-    return _forward(*flat, head_dim**-0.5 if scale is None else scale)[0].view(batch, heads, time, head_dim)  # type: ignore[no-any-return]
+    flat = [x.reshape(batch * heads, time, head_dim).contiguous() for x in (q, k, v)]
+    if first is not None:
+        first = first.expand(batch, time).repeat_interleave(heads, dim=0)
+    out = _forward(*flat, first, head_dim**-0.5 if scale is None else scale)[0]
+    return out.view(batch, heads, time, head_dim)  # type: ignore[no-any-return]

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import zlib
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
-from torch import Tensor
+from torch import Tensor, nn
 
 from ownlm.model.decoder import Decoder
 from ownlm.runtime import atomic
@@ -33,11 +34,13 @@ def save_checkpoint(
 ) -> Path:
     """Writes a checkpoint aside and renames it; only then are older ones removed (the last two stay).
 
+    Frozen parameters are not in it: whoever resumes brings them along, as for the first step.
+
     Raises:
         DiskFull: no space is left; the earlier checkpoints are as they were.
     """
     tensors: dict[str, Tensor] = {"random": torch.get_rng_state()}
-    for name, parameter in decoder.named_parameters():
+    for name, parameter in _learning(decoder):
         tensors[f"weights/{name}"] = parameter.detach()
         for optimiser in optimisers:
             for key, value in optimiser.state.get(parameter, {}).items():
@@ -69,6 +72,10 @@ def load_checkpoint(folder: Path, decoder: Decoder, optimisers: list[torch.optim
     return None
 
 
+def _learning(decoder: Decoder) -> Iterator[tuple[str, nn.Parameter]]:
+    return ((name, parameter) for name, parameter in decoder.named_parameters() if parameter.requires_grad)
+
+
 def _checksum(text: str, tensors: dict[str, Tensor]) -> str:
     """CRC-32 over everything, since safetensors notices a file that is too short but no changed byte."""
     value = zlib.crc32(text.encode())
@@ -81,7 +88,7 @@ def _checksum(text: str, tensors: dict[str, Tensor]) -> str:
 def _restore(tensors: dict[str, Tensor], decoder: Decoder, optimisers: list[torch.optim.Optimizer]) -> None:
     torch.set_rng_state(tensors["random"])
     owners = {id(p): optimiser for optimiser in optimisers for group in optimiser.param_groups for p in group["params"]}
-    for name, parameter in decoder.named_parameters():
+    for name, parameter in _learning(decoder):
         parameter.copy_(tensors[f"weights/{name}"])
         prefix = f"state/{name}/"
         state = {key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)}

@@ -18,7 +18,7 @@ from ownlm.runtime.errors import Interrupted, NumericalError
 from ownlm.runtime.signals import Interruption
 from ownlm.train.checkpoint import Progress, load_checkpoint, save_checkpoint
 from ownlm.train.objective import Objective
-from ownlm.train.optimisers import Rates, build_optimisers
+from ownlm.train.optimisers import Rates, build_optimisers, parameter_groups
 from ownlm.train.schedule import Schedule
 
 METRICS = "metrics.jsonl"
@@ -77,7 +77,7 @@ def train(
     progress = load_checkpoint(state, decoder, optimisers) or Progress()
     metrics = _resume_metrics(folder / METRICS, progress.step)
     steps, saved, losses = settings.schedule.steps, time.monotonic(), [_number(row["loss"]) for row in metrics]
-    bad = _bad_steps(metrics)
+    bad, flops = _bad_steps(metrics), _flops_per_token(decoder, objective)
     with (folder / METRICS).open("a", encoding="utf-8") as file:
         while progress.step < steps:
             if on_step is not None:
@@ -95,7 +95,7 @@ def train(
             )
             rate = tokens / seconds
             row |= {"step": progress.step, "steps": steps, "tokens": progress.tokens, "tokens_per_second": round(rate)}
-            row |= _timing(decoder, objective, settings, progress, rate, steps)
+            row |= _timing(flops, settings, progress, rate, steps)
             file.write(_line(row))
             file.flush()
             losses.append(row["loss"])
@@ -119,7 +119,6 @@ def train(
     if on_step is not None:
         on_step(progress.step, decoder)
     tail = [loss for loss in losses[-max(1, steps // 20) :] if math.isfinite(loss)]
-    flops = _flops_per_token(decoder, objective)
     used = None
     if settings.peak_flops and progress.seconds:
         used = progress.tokens * flops / progress.seconds / settings.peak_flops
@@ -135,6 +134,7 @@ def _update(
     step: int,
 ) -> tuple[dict[str, Any], int]:
     """One optimiser step over all micro-batches, normalised by their true total weight."""
+    decoder.train()  # whoever looked on may have asked it questions
     batches = objective.batches(step)
     weight = sum(batch.weight for batch in batches)
     total = 0.0
@@ -151,15 +151,16 @@ def _update(
         if finite:
             optimiser.step()
         optimiser.zero_grad()
-    row = {"loss": total, **objective.describe(total), "lr": settings.rates.matrices * factor, "grad_norm": norm}
+    rate = optimisers[0].param_groups[0]["lr"]
+    row = {"loss": total, **objective.describe(total), "lr": rate, "grad_norm": norm}
     return {**row, "finite": finite}, sum(batch.tokens for batch in batches)
 
 
 def _timing(
-    decoder: Decoder, objective: Objective, settings: TrainSettings, progress: Progress, rate: float, steps: int
+    flops: float, settings: TrainSettings, progress: Progress, rate: float, steps: int
 ) -> dict[str, float | None]:
     per_step = progress.seconds / progress.step
-    used = rate * _flops_per_token(decoder, objective) / settings.peak_flops if settings.peak_flops else None
+    used = rate * flops / settings.peak_flops if settings.peak_flops else None
     return {
         "utilisation": None if used is None else round(used, 4),
         "elapsed": round(progress.seconds, 2),
@@ -168,7 +169,10 @@ def _timing(
 
 
 def _flops_per_token(decoder: Decoder, objective: Objective) -> float:
-    return decoder.config.training_flops_per_token(getattr(objective, "context", decoder.config.context))
+    """Those of the config; a frozen model's weights need no gradients of their own, 2 FLOPs a weight and token less."""
+    whole = decoder.config.training_flops_per_token(getattr(objective, "context", decoder.config.context))
+    learns = parameter_groups(decoder)["matrices"]
+    return whole if learns else whole - 2 * decoder.config.matmul_parameters
 
 
 def _resume_metrics(path: Path, step: int) -> list[dict[str, Any]]:

@@ -1,4 +1,4 @@
-"""Which parameter is updated by which rule: Muon for the blocks' matrices, AdamW for the rest."""
+"""Which parameter is updated by which rule: Muon for the blocks' matrices, AdamW for the rest and for adapters."""
 
 from __future__ import annotations
 
@@ -8,17 +8,24 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from ownlm.model.adapters.layers import LowRank
 from ownlm.model.decoder import Decoder
+from ownlm.runtime.errors import OwnLMError
 from ownlm.train.muon import Muon
 
 
 @dataclass(frozen=True)
 class Rates:
-    """Peak learning rates. `matrices` is Muon's, `embeddings` and `vectors` AdamW's (Loshchilov and Hutter 2019)."""
+    """Peak learning rates. `matrices` is Muon's, the others AdamW's (Loshchilov and Hutter 2019).
+
+    `adapters` is for low-rank updates of a frozen model; its default is QLoRA's for small models (arXiv 2305.14314,
+    table 9).
+    """
 
     matrices: float = 0.01
     embeddings: float = 0.04
     vectors: float = 0.04
+    adapters: float = 2e-4
     momentum: float = 0.95
     beta1: float = 0.9
     beta2: float = 0.95
@@ -32,10 +39,18 @@ class Rates:
 
 
 def parameter_groups(decoder: Decoder) -> dict[str, list[Tensor]]:
-    """Every parameter in exactly one of "matrices", "embeddings" (the head included) and "vectors"."""
-    groups: dict[str, list[Tensor]] = {"matrices": [], "embeddings": [], "vectors": []}
+    """Every parameter that learns, in exactly one of "matrices", "embeddings" (with the head), "vectors", "adapters".
+
+    What is frozen (`requires_grad` false) is in none.
+    """
+    groups: dict[str, list[Tensor]] = {"matrices": [], "embeddings": [], "vectors": [], "adapters": []}
+    low_rank = {id(p) for module in decoder.modules() if isinstance(module, LowRank) for p in module.parameters()}
     for name, parameter in decoder.named_parameters():
-        if parameter.ndim < 2:
+        if not parameter.requires_grad:
+            continue
+        if id(parameter) in low_rank:
+            groups["adapters"].append(parameter)
+        elif parameter.ndim < 2:
             groups["vectors"].append(parameter)
         elif name.startswith("layers."):
             groups["matrices"].append(parameter)
@@ -45,21 +60,29 @@ def parameter_groups(decoder: Decoder) -> dict[str, list[Tensor]]:
 
 
 def build_optimisers(decoder: Decoder, rates: Rates) -> list[torch.optim.Optimizer]:
-    """Muon and AdamW over the groups; each parameter group remembers its peak rate as `peak`."""
+    """Muon and AdamW over the groups that have parameters; each group remembers its peak rate as `peak`.
+
+    Raises:
+        OwnLMError: every parameter is frozen.
+    """
     groups = parameter_groups(decoder)
-    muon_dtype = torch.bfloat16 if decoder.compute_dtype == torch.bfloat16 else torch.float32
-    muon = Muon(groups["matrices"], rates.matrices, rates.momentum, rates.weight_decay, muon_dtype)
-    adamw = torch.optim.AdamW(
-        [
-            {"params": groups["embeddings"], "lr": rates.embeddings},
-            {"params": groups["vectors"], "lr": rates.vectors},
-        ],
-        betas=(rates.beta1, rates.beta2),
-        eps=1e-10,
-        weight_decay=0.0,
-        fused=True,
-    )
-    optimisers: list[torch.optim.Optimizer] = [muon, adamw]
+    optimisers: list[torch.optim.Optimizer] = []
+    if groups["matrices"]:
+        muon_dtype = torch.bfloat16 if decoder.compute_dtype == torch.bfloat16 else torch.float32
+        optimisers.append(Muon(groups["matrices"], rates.matrices, rates.momentum, rates.weight_decay, muon_dtype))
+    rest = {"embeddings": rates.embeddings, "vectors": rates.vectors, "adapters": rates.adapters}
+    if any(groups[name] for name in rest):
+        optimisers.append(
+            torch.optim.AdamW(
+                [{"params": groups[name], "lr": rate} for name, rate in rest.items() if groups[name]],
+                betas=(rates.beta1, rates.beta2),
+                eps=1e-10,
+                weight_decay=0.0,
+                fused=True,
+            )
+        )
+    if not optimisers:
+        raise OwnLMError("There is nothing to train: every parameter of the model is frozen.")
     for optimiser in optimisers:
         for group in optimiser.param_groups:
             group["peak"] = group["lr"]

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from ownlm.align.preferences import EncodedPair
     from ownlm.model.decoder import Decoder
 
-CODE_VERSION = 2
+CODE_VERSION = 3
 RATES = (0.05, 0.0)
 """Of the pre-training rates: the matrices' share. Embeddings stay: moved, they cost twice the held-out loss."""
 COPIED = (STARTERS, "pair_prompts.json", HELDOUT)

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from ownlm.align.sft import SftObjective
     from ownlm.model.decoder import Decoder
 
-CODE_VERSION = 2
+CODE_VERSION = 3
 TRAIN, HELDOUT = "instructions.jsonl", "heldout-instructions.jsonl"
 PAIR_PROMPTS = 200
 """Held-out prompts kept beside the model, for people's blind comparisons."""

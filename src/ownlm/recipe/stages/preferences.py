@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from ownlm.recipe.judging import Judged
     from ownlm.score.verdict import Verdict
 
-CODE_VERSION = 1
+CODE_VERSION = 2
 PAIRS = "pairs.jsonl"
 ANSWER_TOKENS = 128
 FEWEST_PAIRS = 16
