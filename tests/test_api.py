@@ -17,7 +17,8 @@ from ownlm.runtime.errors import ContextOverflow, OwnLMError, UnsupportedParamet
 @pytest.fixture
 def model(monkeypatch: pytest.MonkeyPatch) -> Model:
     module = ModuleType("ownlm.engine.open")
-    module.open_model = lambda name, workspace: Parrot()  # type: ignore[attr-defined]
+    module.open_model = lambda name, workspace, weights: Parrot()  # type: ignore[attr-defined]
+    module.Weights = lambda precision, quantize: None  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "ownlm.engine.open", module)
     return ownlm.load("parrot")
 

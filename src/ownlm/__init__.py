@@ -15,10 +15,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from ownlm.api import Model, evaluate, load, run
+    from ownlm.api import Model, evaluate, export_model, import_model, load, run
 
 __version__ = "0.1.0"
-__all__ = ["Model", "__version__", "evaluate", "load", "run"]
+__all__ = ["Model", "__version__", "evaluate", "export_model", "import_model", "load", "run"]
 
 
 def __getattr__(name: str) -> Any:

@@ -72,15 +72,17 @@ class Model:
         return self._engine.score([text])[0]
 
 
-def load(model: str, workspace: Place = None) -> Model:
+def load(model: str, workspace: Place = None, *, precision: str = "auto", quantize: str | None = None) -> Model:
     """Opens MODEL: the name or id of an artifact, a folder, `hf:org/name`, or `openai:BASE_URL#model`.
+
+    `precision` is "auto", "float32" or "bfloat16"; `quantize` "int8", "int4" or "int4:GROUP".
 
     Raises:
         ModelNotFound: there is no such model; the message lists what there is.
     """
-    from ownlm.engine.open import open_model
+    from ownlm.engine.open import Weights, open_model
 
-    return Model(open_model(model, _workspace(workspace)))
+    return Model(open_model(model, _workspace(workspace), Weights(precision, quantize)))
 
 
 def run(recipe: str | Path, minutes: float | None = None, workspace: Place = None) -> RunResult:
@@ -101,6 +103,41 @@ def evaluate(model: str, suite: str | Path, workspace: Place = None) -> Artifact
     from ownlm.evaluate.run import evaluate as run_suite
 
     return run_suite(model, Path(suite), _workspace(workspace), Screen(quiet=True))
+
+
+def import_model(source: str | Path, name: str = "", workspace: Place = None) -> Artifact:
+    """Brings in a model as an artifact: `hf:org/name`, a model folder, or a GGUF file.
+
+    Raises:
+        ModelNotFound: the hub has no such model, or cannot be reached.
+        OwnLMError: what is there cannot be read; nothing is left of it.
+    """
+    from ownlm.engine.importing import import_model as bring_in
+
+    return bring_in(str(source), _workspace(workspace), Screen(quiet=True), name).artifact
+
+
+def export_model(
+    model: str, target: str | Path, *, to: str = "hf", type: str = "f16", force: bool = False, workspace: Place = None
+) -> tuple[str, ...]:
+    """Writes MODEL as a folder that transformers opens (`to="hf"`) or as a GGUF file of a `type` (`to="gguf"`).
+
+    Returns:
+        Sentences on where llama.cpp does otherwise than OwnLM; usually none.
+
+    Raises:
+        OwnLMError: `target` exists (without `force`), or the model cannot be written so that it answers the same.
+    """
+    from ownlm.engine.exporting import export_folder, export_gguf, exportable
+
+    if to not in ("hf", "gguf"):
+        raise OwnLMError(f"to={to!r}: it is 'hf' or 'gguf'.")
+    place, screen = _workspace(workspace), Screen(quiet=True)
+    found = exportable(model, place)
+    if to == "gguf":
+        return export_gguf(found, Path(target), type, screen, force).notes
+    export_folder(found, Path(target), place, screen, force)
+    return ()
 
 
 def sampling_params(given: Mapping[str, Any]) -> SamplingParams:

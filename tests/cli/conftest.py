@@ -29,12 +29,13 @@ def parrot(monkeypatch: pytest.MonkeyPatch) -> Parrot:
     """The model that the name "parrot" opens, and the only one there is."""
     model = Parrot()
 
-    def open_model(name: str, workspace: object) -> Parrot:
+    def open_model(name: str, workspace: object, weights: object) -> Parrot:
         if name != "parrot":
             raise ModelNotFound(f"The model '{name}' is not known. There is: parrot.")
         return model
 
     module = ModuleType("ownlm.engine.open")
     module.open_model = open_model  # type: ignore[attr-defined]
+    module.Weights = lambda precision, quantize: None  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "ownlm.engine.open", module)
     return model

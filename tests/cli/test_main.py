@@ -41,7 +41,7 @@ def test_help_lists_every_verb(ownlm: Command) -> None:
             assert f"\n  {verb} " in done.out
 
 
-@pytest.mark.parametrize("verb", [verb for verb in VERBS if verb not in ("data", "tokenizer")])
+@pytest.mark.parametrize("verb", [verb for verb in VERBS if verb not in ("adapter", "data", "tokenizer")])
 def test_every_verb_takes_the_shared_options(ownlm: Command, verb: str) -> None:
     done = ownlm(verb, "--help")
     assert done.code == 0
@@ -49,10 +49,10 @@ def test_every_verb_takes_the_shared_options(ownlm: Command, verb: str) -> None:
         assert option in done.out
 
 
-@pytest.mark.parametrize("group", ["data", "tokenizer"])
-def test_groups_pass_the_shared_options_on(ownlm: Command, group: str) -> None:
-    assert "show" in ownlm(group, "--help").out
-    assert "--json" in ownlm(group, "show", "--help").out
+@pytest.mark.parametrize(("group", "inside"), [("adapter", "merge"), ("data", "show"), ("tokenizer", "show")])
+def test_groups_pass_the_shared_options_on(ownlm: Command, group: str, inside: str) -> None:
+    assert inside in ownlm(group, "--help").out
+    assert "--json" in ownlm(group, inside, "--help").out
     assert ownlm(group).code in (0, 2)
 
 

@@ -16,6 +16,7 @@ import tiny
 from ownlm.data.chat_format import ChatFormat
 from ownlm.engine.adapted import AdaptedModel, SharedBase, adapter_of, base_of, open_adapted, open_together
 from ownlm.engine.local import LocalModel
+from ownlm.engine.open import Weights
 from ownlm.engine.request import Event, Finished, LanguageModel, ModelFacts, SamplingParams, TextDelta
 from ownlm.model.adapters import Adapter, AdapterConfig, Adapters, fresh_adapter, save_adapter
 from ownlm.model.adapters.merge import merge_folder
@@ -191,7 +192,7 @@ def test_a_folder_of_peft_names_its_base_or_is_given_one(folders: Path, workspac
         base_of(one, None, workspace)
     name_base(one, str(folders / "base"))
     assert base_of(one, None, workspace) == folders / "base"
-    assert isinstance(open_adapted(str(one), workspace, precision="bfloat16"), AdaptedModel)
+    assert isinstance(open_adapted(str(one), workspace, weights=Weights("bfloat16")), AdaptedModel)
     name_base(one, "../base")
     assert base_of(one, None, workspace).resolve() == folders / "base"
     name_base(one, "org/model")

@@ -7,7 +7,7 @@ import pytest
 import tiny
 from ownlm.data.message import Message
 from ownlm.engine.local import LocalModel
-from ownlm.engine.open import folder_id, open_folder, open_model
+from ownlm.engine.open import Weights, folder_id, open_folder, open_model
 from ownlm.engine.request import SamplingParams
 from ownlm.model.files import save_model
 from ownlm.runtime.errors import ArtifactDamaged, ModelNotFound, OwnLMError
@@ -121,16 +121,16 @@ def test_a_folders_id_follows_its_contents(folder: Path, workspace: Workspace) -
 @pytest.mark.parametrize("precision", ["bf16", "float16", ""])
 def test_an_unknown_precision_is_refused(folder: Path, workspace: Workspace, precision: str) -> None:
     for start in (
-        lambda: open_folder(folder, "tiny", precision=precision),
-        lambda: open_model(str(folder), workspace, precision=precision),
+        lambda: open_folder(folder, "tiny", weights=Weights(precision)),
+        lambda: open_model(str(folder), workspace, Weights(precision)),
     ):
-        with pytest.raises(OwnLMError, match=rf"precision='{precision}': it is float32 or bfloat16"):
+        with pytest.raises(OwnLMError, match=rf"precision='{precision}': it is auto, float32 or bfloat16"):
             start()
 
 
 def test_bfloat16_is_asked_for_by_name(folder: Path) -> None:
     import torch
 
-    model = open_folder(folder, "tiny", precision="bfloat16")
+    model = open_folder(folder, "tiny", weights=Weights("bfloat16"))
     assert isinstance(model, LocalModel) and model.decoder.compute_dtype == torch.bfloat16
-    assert model.decoder.head.dtype == torch.float32
+    assert model.decoder.head.dtype == torch.bfloat16

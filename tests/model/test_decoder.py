@@ -4,10 +4,11 @@ import pytest
 import torch
 
 import tiny
-from ownlm.model.attention import Attention, rope_tables, rotate
+from ownlm.model.attention import Attention
 from ownlm.model.cache import StaticCache
 from ownlm.model.decoder import Decoder, initialise
 from ownlm.model.kernels import Kernels, use
+from ownlm.model.rope import rotate
 
 
 def cached_logits(decoder: Decoder, ids: torch.Tensor, *cuts: int) -> torch.Tensor:
@@ -75,7 +76,7 @@ def test_rows_of_a_cache_can_be_dropped() -> None:
     torch.testing.assert_close(last, decoder(ids)[[2, 0], 11:], rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize("changes", [{}, {"kv_heads": 2, "tied_embeddings": False}, {"qk_norm": False, "layers": 3}])
+@pytest.mark.parametrize("changes", [{}, {"kv_heads": 2, "tied_embeddings": False}, {"qk_norm": None, "layers": 3}])
 def test_the_config_counts_what_the_decoder_has(changes: dict[str, object]) -> None:
     decoder = tiny.decoder(**changes)
     assert decoder.config.parameters == sum(parameter.numel() for parameter in decoder.parameters())
@@ -105,12 +106,12 @@ def test_rotary_positions_equal_those_of_transformers() -> None:
 
     config = tiny.config()
     theirs = Qwen3Config(
-        head_dim=config.head_dim, rope_parameters={"rope_type": "default", "rope_theta": config.rope_theta}
+        head_dim=config.head_dim, rope_parameters={"rope_type": "default", "rope_theta": config.rope.theta}
     )
     q, positions = torch.randn(2, 30, 3, config.head_dim), torch.arange(30)
     cos, sin = Qwen3RotaryEmbedding(theirs)(q, positions[None])
     expected, _ = apply_rotary_pos_emb(q.transpose(1, 2), q.transpose(1, 2), cos, sin)
-    found = rotate(q, *rope_tables(config, positions)).transpose(1, 2)
+    found = rotate(q, *config.rope.tables(positions, config.head_dim)).transpose(1, 2)
     torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
 
 
@@ -118,8 +119,8 @@ def test_scores_depend_on_the_distance_only() -> None:
     config, x = tiny.config(), torch.randn(1, 1, 1, 16)
 
     def score(query: int, key: int) -> float:
-        q = rotate(x, *rope_tables(config, torch.tensor([query])))
-        return float((q * rotate(x.flip(-1), *rope_tables(config, torch.tensor([key])))).sum())
+        q = rotate(x, *config.rope.tables(torch.tensor([query]), 16))
+        return float((q * rotate(x.flip(-1), *config.rope.tables(torch.tensor([key]), 16))).sum())
 
     assert score(9, 4) == pytest.approx(score(45, 40), abs=1e-4)
     assert score(9, 4) != pytest.approx(score(9, 5), abs=1e-4)

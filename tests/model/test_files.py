@@ -9,7 +9,8 @@ import tiny
 from ownlm.data.message import Message
 from ownlm.engine.open import open_folder
 from ownlm.engine.request import SamplingParams
-from ownlm.model.files import WEIGHTS, load_model, read_config, save_model
+from ownlm.model.files import load_model, save_model
+from ownlm.model.folder import WEIGHTS, read_config
 from ownlm.model.rope import Rope
 from ownlm.runtime.errors import OwnLMError
 

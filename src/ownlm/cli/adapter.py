@@ -34,7 +34,7 @@ def merge(
     """Merge an adapter into its base: a model folder that needs no adapter any longer."""
     from ownlm.engine.adapted import adapter_of, base_of
     from ownlm.model.adapters.merge import merge_folder
-    from ownlm.model.files import weight_files
+    from ownlm.model.folder import weight_files
 
     place = workspace()
     found = adapter_of(adapter, place)

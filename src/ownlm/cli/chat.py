@@ -12,6 +12,8 @@ from ownlm.cli.common import (
     MaxTokens,
     MinP,
     ModelArgument,
+    Precision,
+    Quantize,
     Seed,
     Stop,
     Temperature,
@@ -42,6 +44,8 @@ def command(
     min_p: MinP = 0.0,
     seed: Seed = None,
     stop: Stop = None,
+    precision: Precision = "auto",
+    quantize: Quantize = None,
     system: Annotated[str | None, typer.Option(help="Instructions before the conversation.")] = None,
 ) -> None:
     """Talk with a model."""
@@ -54,9 +58,9 @@ def command(
         raise OwnLMError("Standard input is empty: pipe a question in, or start `ownlm chat` on a terminal.")
     from ownlm.cli.streaming import answer_json, stream_answer
     from ownlm.data.message import Message
-    from ownlm.engine.open import open_model
+    from ownlm.engine.open import Weights, open_model
 
-    opened = open_model(model, workspace())
+    opened = open_model(model, workspace(), Weights(precision, quantize))
     head = [Message.of("system", system)] if system else []
     if piped:
         answer = stream_answer(screen, opened, [*head, Message.of("user", question)], params)

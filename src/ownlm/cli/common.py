@@ -32,6 +32,14 @@ MinP = Annotated[float, typer.Option(help="Keep tokens of at least this share of
 Seed = Annotated[int | None, typer.Option(help="Makes the answer repeatable.")]
 Stop = Annotated[list[str] | None, typer.Option(help="Text that ends the answer; may be given several times.")]
 
+Precision = Annotated[
+    str, typer.Option(help="auto (bfloat16 as stored, else float32), float32 or bfloat16.", rich_help_panel="Weights")
+]
+Quantize = Annotated[
+    str | None,
+    typer.Option(help="Hold the weights in fewer bits: int8, int4, or int4:32, :64, :128.", rich_help_panel="Weights"),
+]
+
 _SHARED = {
     "as_json": typer.Option("--json", help="One JSON document as the last line of stdout."),
     "quiet": typer.Option("--quiet", "-q", help="Only warnings and the result."),

@@ -11,6 +11,8 @@ from ownlm.cli.common import (
     MaxTokens,
     MinP,
     ModelArgument,
+    Precision,
+    Quantize,
     Seed,
     Stop,
     Temperature,
@@ -36,6 +38,8 @@ def command(
     min_p: MinP = 0.0,
     seed: Seed = None,
     stop: Stop = None,
+    precision: Precision = "auto",
+    quantize: Quantize = None,
 ) -> None:
     """Continue a text, word by word as the model writes it."""
     params = sampling(
@@ -43,9 +47,9 @@ def command(
     )
     prompt = read_text(text)
     from ownlm.cli.streaming import answer_json, stream_answer, tell_end
-    from ownlm.engine.open import open_model
+    from ownlm.engine.open import Weights, open_model
 
-    opened = open_model(model, workspace())
+    opened = open_model(model, workspace(), Weights(precision, quantize))
     # On a terminal the prompt stands before its continuation; a pipe gets the continuation alone.
     answer = stream_answer(screen, opened, prompt, params, echo=prompt if sys.stdout.isatty() else "")
     tell_end(answer)

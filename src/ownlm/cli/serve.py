@@ -7,14 +7,17 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ownlm.cli.common import existing_file, verb, workspace
+from ownlm.cli.common import Precision, Quantize, existing_file, verb, workspace
 from ownlm.runtime.errors import OwnLMError
 from ownlm.runtime.progress import Screen
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
 
+    from ownlm.engine.request import LanguageModel
     from ownlm.serve.context import ServeContext
+    from ownlm.serve.models import Opener
+    from ownlm.store.workspace import Workspace
 
 
 @verb
@@ -27,6 +30,8 @@ def command(
     api_key_file: Annotated[
         Path | None, typer.Option(help="A file with the key to ask for; needed for a public --host. Or OWNLM_API_KEY.")
     ] = None,
+    precision: Precision = "auto",
+    quantize: Quantize = None,
     background: Annotated[bool, typer.Option("--background", hidden=True)] = False,
 ) -> None:
     """Serve models: an OpenAI-compatible API at /v1, and the Studio's pages at /."""
@@ -35,8 +40,23 @@ def command(
 
     attach = attach_studio if studio else None
     serve(
-        list(models or []), workspace(), host, port, screen, attach=attach, api_key=key, background=background
+        list(models or []), workspace(), host, port, screen, attach=attach, api_key=key, background=background,
+        opener=opener(precision, quantize),
     )  # fmt: skip
+
+
+def opener(precision: str, quantize: str | None) -> Opener:
+    """Opens models as asked, and a base only once for itself and all of its adapters."""
+    made: list[Opener] = []
+
+    def open_one(name: str, workspace: Workspace) -> LanguageModel:
+        from ownlm.engine.open import ModelOpener, Weights  # brings torch: not before a model is needed
+
+        if not made:
+            made.append(ModelOpener(Weights(precision, quantize)))
+        return made[0](name, workspace)
+
+    return open_one
 
 
 def attach_studio(app: FastAPI, context: ServeContext) -> None:

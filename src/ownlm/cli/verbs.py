@@ -27,6 +27,11 @@ PANELS: dict[str, dict[str, Verb]] = {
         "complete": Verb("complete", "continue a text"),
         "serve": Verb("serve", "an OpenAI-compatible API at /v1, and the Studio at /"),
     },
+    "Bring models, take them along": {
+        "import": Verb("import_model", "bring in a model: hf:ORG/NAME, a folder or a GGUF file"),
+        "export": Verb("export", "write a model for transformers, vLLM or llama.cpp"),
+        "adapter": Verb("adapter", "merge an adapter into its base"),
+    },
     "Judge it": {
         "eval": Verb("evaluate", "measure a model with a suite"),
         "report": Verb("report", "write a model's report and its model card"),

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import MutableMapping
 from pathlib import Path
 from threading import Lock
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from ownlm.data.chat_format import ChatFormat
 from ownlm.data.foreign_tokenizer_config import read_templates
@@ -16,13 +17,15 @@ from ownlm.model.adapters import Adapter, Adapters, is_adapter_folder, read_adap
 from ownlm.model.adapters.config import CONFIG
 from ownlm.model.adapters.files import WEIGHTS
 from ownlm.model.families import Family, family_for
-from ownlm.model.files import read_config
+from ownlm.model.folder import read_config
 from ownlm.runtime.errors import ArtifactNotFound, ModelNotFound
 from ownlm.store.artifact import Artifact, sha256_of
 from ownlm.store.workspace import Workspace
 
 if TYPE_CHECKING:
     from types import TracebackType
+
+    from ownlm.engine.open import Weights
 
 
 class _Turn:
@@ -86,16 +89,19 @@ class SharedBase:
         self, adapter: Adapter, name: str, identifier: str = "", stage: str = "", chat: ChatFormat | None = None
     ) -> AdaptedModel:
         """The model that an adapter in memory makes of this base."""
+        own, key = self.model.facts, identifier or name
         with self.model._lock:
-            self.adapters.add(name, adapter)
-        own = self.model.facts
+            if not identifier or key not in self.adapters.names:
+                self.adapters.add(key, adapter)
         count = sum(parameter.numel() for parameter in adapter.parameters())
         facts = ModelFacts(
             name, identifier or f"{own.id}+{name}", own.context,
             parameters=None if own.parameters is None else own.parameters + count,
             stage=stage, extra={**own.extra, "base": own.name, "adapter parameters": f"{count:,}"},
         )  # fmt: skip
-        return AdaptedModel(self.model, self.adapters, name, facts, chat or self.model.chat)
+        model = AdaptedModel(self.model, self.adapters, key, facts, chat or self.model.chat)
+        model.keeps = self
+        return model
 
     def close(self, name: str) -> None:
         """Forgets an adapter, after the request that is running; its model is of no use afterwards."""
@@ -129,9 +135,9 @@ def base_of(adapter: Path, artifact: Artifact | None, workspace: Workspace, base
     """
     if base is not None:
         if base.startswith("hf:"):
-            from ownlm.engine.open import _download
+            from ownlm.engine import hub
 
-            return _download(base.removeprefix("hf:"))
+            return hub.download(hub.find(base.removeprefix("hf:")))
         found = _model_folder(base, workspace)
         if found is None:
             raise ModelNotFound(f"The base '{base}' is no model of this workspace and no model folder.")
@@ -161,10 +167,18 @@ def _model_folder(name: str, workspace: Workspace) -> Path | None:
     return artifact.path
 
 
-def open_adapted(name: str, workspace: Workspace, *, base: str | None = None, **options: Any) -> AdaptedModel | None:
+def open_adapted(
+    name: str,
+    workspace: Workspace,
+    *,
+    base: str | None = None,
+    weights: Weights | None = None,
+    shared: MutableMapping[Path, SharedBase] | None = None,
+) -> AdaptedModel | None:
     """The model that MODEL names where it is an adapter (a PEFT folder or an adapter artifact); None: it is none.
 
-    `options` go to `ownlm.engine.open.open_folder`, which opens the base.
+    `weights` says how the base's are held. `shared` are bases in memory by their folder: one that is there is used,
+    another one put there.
 
     Raises:
         ModelNotFound: the adapter's base is not here.
@@ -174,21 +188,24 @@ def open_adapted(name: str, workspace: Workspace, *, base: str | None = None, **
     if found is None:
         return None
     folder, artifact = found
-    place = base_of(folder, artifact, workspace, base)
-    from ownlm.engine.open import open_folder
+    place = base_of(folder, artifact, workspace, base).resolve()
+    held = None if shared is None else shared.get(place)
+    if held is None:
+        from ownlm.engine.open import Weights, open_folder
 
-    model = open_folder(place, place.name, **options)
-    shared = SharedBase(model, read_config(place)[1])
+        held = SharedBase(open_folder(place, place.name, weights=weights or Weights()), read_config(place)[1])
+        if shared is not None:
+            shared[place] = held
     if artifact is None:
-        return shared.open(folder, name)
-    return shared.open(folder, name, artifact.id, str(artifact.settings.get("stage", "")))
+        return held.open(folder, name)
+    return held.open(folder, name, artifact.id, str(artifact.settings.get("stage", "")))
 
 
-def open_together(base: Path, adapters: dict[str, Path], name: str = "", **options: Any) -> dict[str, LocalModel]:
+def open_together(base: Path, adapters: dict[str, Path], name: str = "") -> dict[str, LocalModel]:
     """A base and several of its adapters over one set of weights, by name; the base's is `name`, or its folder's."""
     from ownlm.engine.open import open_folder
 
-    model = open_folder(base, name or base.name, **options)
+    model = open_folder(base, name or base.name)
     shared = SharedBase(model, read_config(base)[1])
     return {model.facts.name: model, **{each: shared.open(folder, each) for each, folder in adapters.items()}}
 

@@ -63,6 +63,8 @@ class LocalModel:
         self.decoder, self.tokenizer, self.chat = decoder.eval(), tokenizer, chat
         self._facts = facts
         self._lock = Lock()
+        self.keeps: object = None
+        """What is to stay in memory as long as this model does."""
 
     @property
     def facts(self) -> ModelFacts:

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+from dataclasses import dataclass
 from pathlib import Path
+from threading import Lock
 from typing import TYPE_CHECKING
+from weakref import WeakValueDictionary
 
 from ownlm.engine.request import LanguageModel, ModelFacts
 from ownlm.runtime.errors import ArtifactNotFound, ModelNotFound, OwnLMError
@@ -12,13 +15,31 @@ from ownlm.store.artifact import Artifact, sha256_of
 from ownlm.store.workspace import Workspace
 
 if TYPE_CHECKING:
+    from ownlm.engine.adapted import SharedBase
     from ownlm.engine.local import LocalModel
+    from ownlm.model.decoder import Decoder
 
 
-def open_model(name: str, workspace: Workspace, *, precision: str = "float32") -> LanguageModel:
+@dataclass(frozen=True)
+class Weights:
+    """How a model's weights are held in memory.
+
+    `precision` "auto" keeps bfloat16 weights as they are stored and holds all others in float32; "float32" and
+    "bfloat16" say which. `quantize` "int8", "int4" or "int4:GROUP" holds the matrices in 8 or 4 bits.
+    """
+
+    precision: str = "auto"
+    quantize: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.precision not in ("auto", "float32", "bfloat16"):
+            raise OwnLMError(f"precision={self.precision!r}: it is auto, float32 or bfloat16.")
+
+
+def open_model(name: str, workspace: Workspace, weights: Weights = Weights()) -> LanguageModel:
     """The model that MODEL names.
 
-    MODEL is the alias, name or id of a model artifact, a model folder, `hf:org/name`, or
+    MODEL is the alias, name or id of a model or adapter artifact, a model or adapter folder, `hf:org/name`, or
     `openai:BASE_URL#model` for a remote endpoint.
 
     Raises:
@@ -28,21 +49,29 @@ def open_model(name: str, workspace: Workspace, *, precision: str = "float32") -
     if name.startswith("openai:"):
         from ownlm.engine.remote import RemoteModel
 
+        if weights != Weights():
+            raise OwnLMError(f"{name} is on another machine: how its weights are held is decided there.")
         return RemoteModel.from_name(name)
     if name.startswith("hf:"):
-        return open_folder(_download(name.removeprefix("hf:")), name, precision=precision)
+        from ownlm.engine import hub
+
+        return open_folder(hub.download(hub.find(name.removeprefix("hf:"))), name, weights=weights)
+    from ownlm.engine.adapted import open_adapted
+
+    if (adapted := open_adapted(name, workspace, weights=weights)) is not None:
+        return adapted
     try:
         artifact = workspace.resolve(name, ("model",))
     except ArtifactNotFound as error:
         folder = Path(name)
         if (folder / "config.json").is_file():
-            return open_folder(folder, folder.resolve().name, precision=precision)
+            return open_folder(folder, folder.resolve().name, weights=weights)
         raise ModelNotFound(str(error)) from None
     artifact.verify()
-    return open_artifact(artifact, name, precision=precision)
+    return open_artifact(artifact, name, weights=weights)
 
 
-def open_artifact(artifact: Artifact, name: str | None = None, *, precision: str = "float32") -> LocalModel:
+def open_artifact(artifact: Artifact, name: str | None = None, *, weights: Weights = Weights()) -> LocalModel:
     """The model of a model artifact, with what was measured of it."""
     measured = artifact.metrics.get("heldout_bits_per_byte")
     stage = str(artifact.settings.get("stage", ""))
@@ -52,7 +81,7 @@ def open_artifact(artifact: Artifact, name: str | None = None, *, precision: str
         identifier=artifact.id,
         stage=stage,
         heldout_bits_per_byte=measured if isinstance(measured, float) else None,
-        precision=precision,
+        weights=weights,
     )
 
 
@@ -63,7 +92,7 @@ def open_folder(
     identifier: str = "",
     stage: str = "",
     heldout_bits_per_byte: float | None = None,
-    precision: str = "float32",
+    weights: Weights = Weights(),
 ) -> LocalModel:
     """The model of a Hugging Face model folder.
 
@@ -73,14 +102,9 @@ def open_folder(
     from ownlm.data.chat_format import load_chat_format
     from ownlm.data.tokenizer_files import load_tokenizer
     from ownlm.engine.local import LocalModel
-    from ownlm.model.files import load_model
-    from ownlm.model.kernels import Kernels, use
 
-    decoder = load_model(folder)
-    if precision not in ("float32", "bfloat16"):
-        raise OwnLMError(f"precision={precision!r}: it is float32 or bfloat16.")
-    kernels = Kernels("bfloat16", "tiled") if precision == "bfloat16" else Kernels()
     tokenizer = load_tokenizer(folder)
+    decoder = open_decoder(folder, weights)
     if tokenizer.vocab_size > decoder.config.vocabulary:
         raise OwnLMError(
             f"{folder}: the tokenizer has {tokenizer.vocab_size} tokens, "
@@ -95,7 +119,59 @@ def open_folder(
         heldout_bits_per_byte=heldout_bits_per_byte,
         stage=stage,
     )
-    return LocalModel(use(decoder, kernels), tokenizer, chat, facts)
+    return LocalModel(decoder, tokenizer, chat, facts)
+
+
+def open_decoder(folder: Path, weights: Weights = Weights()) -> Decoder:
+    """The decoder of a model folder, its weights held as asked, with the kernels that suit answering."""
+    import torch
+
+    from ownlm.model.checkpoint import Checkpoint
+    from ownlm.model.files import load_model
+    from ownlm.model.kernels import Kernels, use
+
+    keep = weights.precision == "auto" and Checkpoint(folder).precision == torch.bfloat16
+    if keep or weights.precision == "bfloat16":
+        return use(load_model(folder, dtype=torch.bfloat16), Kernels("bfloat16", "tiled"))
+    return use(load_model(folder, dtype=torch.float32), Kernels())
+
+
+class ModelOpener:
+    """Opens models, each base only once for itself and for all of its adapters; for a server that holds several.
+
+    A base stays in memory as long as somebody holds it or one of its adapters.
+    """
+
+    def __init__(self, weights: Weights = Weights()) -> None:
+        self.weights = weights
+        self._bases: WeakValueDictionary[Path, SharedBase] = WeakValueDictionary()
+        self._lock = Lock()
+
+    def __call__(self, name: str, workspace: Workspace) -> LanguageModel:
+        """See `open_model`."""
+        from ownlm.engine.adapted import SharedBase, open_adapted
+        from ownlm.engine.local import LocalModel
+
+        with self._lock:
+            if (adapted := open_adapted(name, workspace, weights=self.weights, shared=self._bases)) is not None:
+                return adapted
+            place = _place(name, workspace)
+            held = None if place is None else self._bases.get(place)
+            if held is not None:
+                return held.model
+            model = open_model(name, workspace, self.weights)
+            if place is not None and isinstance(model, LocalModel):
+                model.keeps = self._bases[place] = SharedBase(model)
+            return model
+
+
+def _place(name: str, workspace: Workspace) -> Path | None:
+    """The folder of the model that MODEL names, where it has one here."""
+    try:
+        return workspace.resolve(name, ("model",)).path.resolve()
+    except ArtifactNotFound:
+        folder = Path(name)
+        return folder.resolve() if (folder / "config.json").is_file() else None
 
 
 def folder_id(folder: Path) -> str:
@@ -109,17 +185,3 @@ def folder_id(folder: Path) -> str:
     for path in sorted(path for name in names for path in folder.glob(name)):
         digest.update(f"{path.relative_to(folder).as_posix()}:{sha256_of(path)}\n".encode())
     return digest.hexdigest()[:12]
-
-
-def _download(repository: str) -> Path:
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
-
-    patterns = ["*.json", "*.safetensors", "tokenizer.model", "*.jinja", "LICENSE*", "README.md"]
-    try:
-        return Path(snapshot_download(repository, allow_patterns=patterns))
-    except (LocalEntryNotFoundError, HfHubHTTPError, HFValidationError, OSError) as error:
-        raise ModelNotFound(
-            f"hf:{repository} cannot be had from the Hugging Face Hub ({type(error).__name__}): "
-            "check the name and the network, or give the path of a folder."
-        ) from error

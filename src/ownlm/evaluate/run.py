@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ownlm.engine.request import LanguageModel
 from ownlm.evaluate.suite import Case, Suite, read_suite
@@ -16,6 +17,9 @@ from ownlm.score.text import Answer, judge
 from ownlm.score.verdict import Verdict
 from ownlm.store.artifact import Artifact
 from ownlm.store.workspace import Build, Workspace
+
+if TYPE_CHECKING:
+    from ownlm.engine.open import Weights
 
 BATCH = 16
 
@@ -82,7 +86,13 @@ def run_suite(model: LanguageModel, suite: Suite, seed: int = 0) -> SuiteResult:
     return SuiteResult(suite.name, _pass_rate(answered), value, by_tag, answered)
 
 
-def evaluate(model_name: str, suite_path: Path | str, workspace: Workspace, screen: Screen | None = None) -> Artifact:
+def evaluate(
+    model_name: str,
+    suite_path: Path | str,
+    workspace: Workspace,
+    screen: Screen | None = None,
+    weights: Weights | None = None,
+) -> Artifact:
     """Runs a suite on a model and keeps the outcome as an evaluation artifact.
 
     The same model and the same suite give the artifact that exists already. `results.json` holds `{"suite": ...}`,
@@ -93,14 +103,16 @@ def evaluate(model_name: str, suite_path: Path | str, workspace: Workspace, scre
         suite_path: the suite's YAML file.
         workspace: where to keep it.
         screen: where to say what came out.
+        weights: how to hold the model's weights.
 
     Raises:
         OwnLMError: a suite with a mistake in it, or a model that is not there.
     """
-    from ownlm.engine.open import open_model
+    from ownlm.engine.open import Weights, open_model
 
     suite = read_suite(Path(suite_path))
-    model = open_model(model_name, workspace)
+    weights = weights or Weights()
+    model = open_model(model_name, workspace, weights)
     facts = model.facts
 
     def build(target: Build) -> dict[str, Any]:
@@ -114,7 +126,11 @@ def evaluate(model_name: str, suite_path: Path | str, workspace: Workspace, scre
         suite.name,
         build,
         inputs={"model": facts.id},
-        settings={"model": facts.name, "suite": suite.to_json()},
+        settings={
+            "model": facts.name,
+            "suite": suite.to_json(),
+            **({} if weights == Weights() else {"weights": dataclasses.asdict(weights)}),
+        },
     )
     rate = Interval.from_json(artifact.metrics["pass_rate"])
     (screen or Screen(quiet=True)).say(

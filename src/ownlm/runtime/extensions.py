@@ -36,7 +36,7 @@ def load_extension(group: str, name: str) -> object:
     points = [point for point in entry_points(group=group) if point.name == name]
     if not points:
         raise ExtensionError(_unknown(group, name))
-    return _load(min(points, key=lambda point: _package(point) != "ownlm"))
+    return _load(_first(points))
 
 
 def load_extensions(group: str) -> dict[str, object]:
@@ -45,7 +45,15 @@ def load_extensions(group: str) -> dict[str, object]:
     Raises:
         ExtensionError: importing one failed; the message names it and its package.
     """
-    return {name: load_extension(group, name) for name in extension_names(group)}
+    named: dict[str, list[EntryPoint]] = {}
+    for point in entry_points(group=group):
+        named.setdefault(point.name, []).append(point)
+    return {name: _load(_first(points)) for name, points in sorted(named.items())}
+
+
+def _first(points: list[EntryPoint]) -> EntryPoint:
+    """OwnLM's own, where several packages give one name."""
+    return min(points, key=lambda point: _package(point) != "ownlm")
 
 
 def _load(point: EntryPoint) -> object:

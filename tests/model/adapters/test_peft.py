@@ -15,7 +15,8 @@ from foreign_adapters import logits_of, make_adapter, make_base, open_with_peft,
 from ownlm.model.adapters import AdapterConfig, Adapters, fresh_adapter, read_adapter, save_adapter
 from ownlm.model.decoder import Decoder
 from ownlm.model.families import Family
-from ownlm.model.files import load_model, read_config
+from ownlm.model.files import load_model
+from ownlm.model.folder import read_config
 
 ATTENTION = ["q_proj", "k_proj", "v_proj", "o_proj"]
 ALL = [*ATTENTION, "gate_proj", "up_proj", "down_proj"]

@@ -27,7 +27,7 @@ from ownlm.model.adapters.targets import Target, chosen, concise, rank_and_alpha
 from ownlm.model.config import DecoderConfig, Experts
 from ownlm.model.decoder import Decoder
 from ownlm.model.families import Family
-from ownlm.model.files import opened
+from ownlm.model.folder import opened
 from ownlm.model.layers import Embedding, Linear
 from ownlm.runtime import atomic
 from ownlm.runtime.errors import OwnLMError

@@ -20,7 +20,7 @@ from ownlm.model.adapters.files import Factors, StoredAdapter, check_base, read_
 from ownlm.model.adapters.layers import LowRank
 from ownlm.model.adapters.targets import HEAD, Target, rank_and_alpha
 from ownlm.model.config import DecoderConfig
-from ownlm.model.files import INDEX, PICKLES, PRECISIONS, opened, read_config, weight_files
+from ownlm.model.folder import INDEX, PICKLES, PRECISIONS, opened, read_config, weight_files
 from ownlm.runtime.atomic import disk_errors
 from ownlm.runtime.errors import OwnLMError
 from ownlm.store.artifact import MANIFEST
