@@ -14,9 +14,9 @@ import torch
 
 import tiny
 from ownlm.data.chat_format import ChatFormat
-from ownlm.engine.adapted import AdaptedModel, SharedBase, adapter_of, base_of, open_adapted, open_together
+from ownlm.engine.adapted import AdaptedModel, SharedBase, adapter_of, base_of, open_adapted
 from ownlm.engine.local import LocalModel
-from ownlm.engine.open import Weights
+from ownlm.engine.open import ModelOpener, Weights, open_folder
 from ownlm.engine.request import Event, Finished, LanguageModel, ModelFacts, SamplingParams, TextDelta
 from ownlm.model.adapters import Adapter, AdapterConfig, Adapters, fresh_adapter, save_adapter
 from ownlm.model.adapters.merge import merge_folder
@@ -51,6 +51,13 @@ def folders(tmp_path: Path) -> Path:
     for seed, (name, config) in enumerate(CONFIGS.items()):
         save_adapter(tmp_path / name, trained(decoder, config, seed))
     return tmp_path
+
+
+def open_together(base: Path, adapters: dict[str, Path], name: str = "") -> dict[str, LocalModel]:
+    """A base and adapters over one set of weights, by name."""
+    model = open_folder(base, name or base.name)
+    shared = SharedBase(model)
+    return {model.facts.name: model, **{each: shared.open(folder, each) for each, folder in adapters.items()}}
 
 
 def merged(folders: Path, name: str) -> LocalModel:
@@ -214,3 +221,42 @@ def test_adapters_and_a_merged_copy_can_be_in_use_at_once(folders: Path) -> None
     adapters.merge()
     model = LocalModel(adapters.detach(), tiny.tokenizer(), ChatFormat(), ModelFacts("one", "0", 64))
     assert model.generate(PROMPTS, GREEDY)[0].token_ids == merged(folders, "one").generate(PROMPTS, GREEDY)[0].token_ids
+
+
+def test_a_server_holds_a_base_once_for_itself_and_its_adapters(folders: Path, workspace: Workspace) -> None:
+    for name in ("one", "two"):
+        name_base(folders / name, str(folders / "base"))
+    opener = ModelOpener()
+    base, one, two = (opener(str(folders / name), workspace) for name in ("base", "one", "two"))
+    assert all(isinstance(model, LocalModel) for model in (base, one, two))
+    assert len({id(model.decoder) for model in (base, one, two)}) == 1  # type: ignore[attr-defined]
+    alone = merged(folders, "one").generate(PROMPTS, GREEDY)
+    assert [each.token_ids for each in one.generate(PROMPTS, GREEDY)] == [each.token_ids for each in alone]
+    # An adapter that comes first brings its base along; the base is then that one's.
+    opener = ModelOpener()
+    first, then = (opener(str(folders / name), workspace) for name in ("two", "base"))
+    assert first.decoder is then.decoder is not base.decoder  # type: ignore[attr-defined]
+    again = opener(str(folders / "two"), workspace)
+    assert [each.token_ids for each in again.generate(PROMPTS, GREEDY)] == [
+        each.token_ids for each in two.generate(PROMPTS, GREEDY)
+    ]
+
+
+def test_what_nobody_holds_is_let_go(folders: Path, workspace: Workspace) -> None:
+    import gc
+    import weakref
+
+    name_base(folders / "one", str(folders / "base"))
+    opener = ModelOpener()
+    model = opener(str(folders / "one"), workspace)
+    decoder = weakref.ref(model.decoder)  # type: ignore[attr-defined]
+    gc.collect()
+    assert decoder() is not None
+    del model
+    gc.collect()
+    assert decoder() is None
+
+
+def test_weights_of_another_machine_cannot_be_quantised_here(workspace: Workspace) -> None:
+    with pytest.raises(OwnLMError, match="is on another machine"):
+        ModelOpener(Weights(quantize="int8"))("openai:http://localhost:1/v1#m", workspace)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -113,3 +114,22 @@ def test_a_promoted_model_that_cannot_be_opened_changes_nothing(
     opener.broken.add(one.id)
     with pytest.raises(OwnLMError, match="damaged"):
         ModelSet(["first-model"], workspace, opener).open("first-model")
+
+
+def test_adapters_are_served_as_models_are(workspace: Workspace) -> None:
+    artifact, _ = workspace.make("adapter", "polite", lambda job: {})
+    workspace.point("polite", artifact)
+    models = ModelSet([], workspace, lambda name, _: Clock(name))
+    assert models.names() == ["polite"]
+    named = ModelSet(["polite"], workspace, lambda name, _: Clock(name))
+    named.check_all()
+    assert named.describe("polite").artifact_id == artifact.id
+    assert named.open("polite").facts.name == "polite"
+
+
+def test_a_folder_of_peft_may_be_served(workspace: Workspace, tmp_path: Path) -> None:
+    (tmp_path / "adapter_config.json").write_text("{}", "utf-8")
+    ModelSet([str(tmp_path)], workspace, Opener()).check_all()
+    (tmp_path / "adapter_config.json").unlink()
+    with pytest.raises(ModelNotFound):
+        ModelSet([str(tmp_path)], workspace, Opener()).check_all()

@@ -201,15 +201,6 @@ def open_adapted(
     return held.open(folder, name, artifact.id, str(artifact.settings.get("stage", "")))
 
 
-def open_together(base: Path, adapters: dict[str, Path], name: str = "") -> dict[str, LocalModel]:
-    """A base and several of its adapters over one set of weights, by name; the base's is `name`, or its folder's."""
-    from ownlm.engine.open import open_folder
-
-    model = open_folder(base, name or base.name)
-    shared = SharedBase(model, read_config(base)[1])
-    return {model.facts.name: model, **{each: shared.open(folder, each) for each, folder in adapters.items()}}
-
-
 def _identifier(folder: Path, base: str) -> str:
     """12 hexadecimal digits of the adapter's contents and its base."""
     digest = hashlib.sha256(base.encode())

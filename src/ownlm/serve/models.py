@@ -17,6 +17,10 @@ from ownlm.store.workspace import Workspace
 
 Opener = Callable[[str, Workspace], LanguageModel]
 FIRST = "first-model"
+KINDS = ("model", "adapter")
+"""The artifacts that answer: an adapter does so on its base."""
+FILES = ("config.json", "adapter_config.json")
+"""What tells a model's or an adapter's folder."""
 ELSEWHERE = ("hf:", "openai:")
 """Names that no workspace knows: the Hub's and remote endpoints'."""
 
@@ -58,7 +62,7 @@ class ModelSet:
         """The names that requests may use, as they were given."""
         if self._names:
             return list(self._names)
-        models = {artifact.id for artifact in self._workspace.artifacts("model")}
+        models = {artifact.id for kind in KINDS for artifact in self._workspace.artifacts(kind)}
         found = [alias for alias, identifier in self._workspace.aliases().items() if identifier in models]
         return sorted(found, key=lambda name: (name != FIRST, name))
 
@@ -81,7 +85,7 @@ class ModelSet:
             ModelNotFound: a name stands for nothing; the message lists what there is.
         """
         for name in self._names:
-            if not name.startswith(ELSEWHERE) and not (Path(name) / "config.json").is_file():
+            if not name.startswith(ELSEWHERE) and not any((Path(name) / file).is_file() for file in FILES):
                 self._artifact(name)
 
     def describe(self, name: str) -> ServedModel:
@@ -150,13 +154,13 @@ class ModelSet:
         if name.startswith(ELSEWHERE):
             return name
         try:
-            return self._workspace.resolve(name, ("model",)).id
+            return self._workspace.resolve(name, KINDS).id
         except (ArtifactNotFound, ArtifactDamaged):
             return self._in_use.get(name, name)
 
     def _artifact(self, name: str) -> Artifact:
         try:
-            return self._workspace.resolve(name, ("model",))
+            return self._workspace.resolve(name, KINDS)
         except ArtifactNotFound as error:
             raise ModelNotFound(str(error)) from None
 
