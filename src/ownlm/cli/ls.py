@@ -29,7 +29,7 @@ def command(
     for each in artifacts:
         called = ", ".join(name for name, identifier in aliases.items() if identifier == each.id)
         size = size_text(sum(file.size for file in each.files.values()))
-        rows.append([each.kind, each.name, each.id, called, size, time_text(each.seconds), each.created])
+        rows.append([each.kind, each.name, each.id, called, size, time_text(each.seconds), when(each.created)])
     screen.table(["kind", "name", "id", "alias", "size", "took", "made"], rows)
     if not artifacts:
         screen.say(f"There is {f'no {wanted}' if wanted else 'nothing'} in {place.root} yet.")
@@ -41,3 +41,13 @@ def command(
          "aliases": [name for name, identifier in aliases.items() if identifier == a.id]}
         for a in artifacts
     ]})  # fmt: skip
+
+
+def when(created: str) -> str:
+    """A time of the manifest, as the clock here shows it: "2026-11-21 07:49"."""
+    from datetime import datetime
+
+    try:
+        return datetime.fromisoformat(created).astimezone().strftime("%Y-%m-%d %H:%M")
+    except ValueError:
+        return created
