@@ -118,9 +118,18 @@ def import_model(source: str | Path, name: str = "", workspace: Place = None) ->
 
 
 def export_model(
-    model: str, target: str | Path, *, to: str = "hf", type: str = "f16", force: bool = False, workspace: Place = None
+    model: str,
+    target: str | Path,
+    *,
+    to: str = "hf",
+    type: str = "f16",
+    quantize: str | None = None,
+    force: bool = False,
+    workspace: Place = None,
 ) -> tuple[str, ...]:
     """Writes MODEL as a folder that transformers opens (`to="hf"`) or as a GGUF file of a `type` (`to="gguf"`).
+
+    `quantize` ("int8", "int4", "int4:GROUP") writes a folder's matrices in that form.
 
     Returns:
         Sentences on where llama.cpp does otherwise than OwnLM; usually none.
@@ -136,7 +145,7 @@ def export_model(
     found = exportable(model, place)
     if to == "gguf":
         return export_gguf(found, Path(target), type, screen, force).notes
-    export_folder(found, Path(target), place, screen, force)
+    export_folder(found, Path(target), place, screen, force, quantize)
     return ()
 
 

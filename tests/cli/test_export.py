@@ -171,3 +171,8 @@ def test_what_llama_cpp_cannot_compute(ownlm: Command, tmp_path: Path) -> None:
     assert done.code == 2
     assert "cannot be written as GGUF: llama.cpp does not compute RoPE of the kind 'dynamic'" in done.err
     assert not (tmp_path / "tiny.gguf").exists()
+
+
+def test_quantize_belongs_to_folders(ownlm: Command, tmp_path: Path) -> None:
+    done = ownlm("export", "any", str(tmp_path / "m.gguf"), "--to", "gguf", "--quantize", "int8")
+    assert done.code == 2 and "--quantize belongs to --to hf" in done.err

@@ -134,3 +134,51 @@ def test_bfloat16_is_asked_for_by_name(folder: Path) -> None:
     model = open_folder(folder, "tiny", weights=Weights("bfloat16"))
     assert isinstance(model, LocalModel) and model.decoder.compute_dtype == torch.bfloat16
     assert model.decoder.head.dtype == torch.bfloat16
+
+
+@pytest.mark.parametrize("stored", ["float32", "bfloat16", "float16"])
+def test_auto_keeps_bfloat16_and_holds_the_rest_in_float32(tmp_path: Path, stored: str) -> None:
+    import torch
+
+    save_model(tmp_path, tiny.decoder().to(getattr(torch, stored)), tiny.tokenizer())
+    decoder = open_folder(tmp_path, "tiny").decoder
+    wanted = torch.bfloat16 if stored == "bfloat16" else torch.float32
+    assert {parameter.dtype for parameter in decoder.parameters()} == {wanted}
+    assert decoder.compute_dtype == wanted
+    assert open_folder(tmp_path, "tiny", weights=Weights("float32")).decoder.head.dtype == torch.float32
+
+
+@pytest.mark.parametrize("quantize", ["int8", "int4:32"])
+def test_quantised_at_load_and_from_disk_are_the_same_model(folder: Path, tmp_path: Path, quantize: str) -> None:
+    import torch
+
+    from ownlm.engine.exporting import export_folder, exportable
+    from ownlm.model.quantised import QuantisedEmbedding, QuantisedLinear
+    from ownlm.runtime.progress import Screen
+
+    place = Workspace(tmp_path / "w")
+    written = export_folder(
+        exportable(str(folder), place), tmp_path / "small", place, Screen(quiet=True), quantize=quantize
+    )
+    one = open_folder(folder, "one", weights=Weights("float32", quantize))
+    two = open_folder(written, "two", weights=Weights("float32"))
+    for model in (one, two):
+        assert isinstance(model.decoder.embed_tokens, QuantisedEmbedding)
+        assert isinstance(model.decoder.layers[0].self_attn.q_proj, QuantisedLinear)
+        assert isinstance(model.decoder.layers[1].mlp.down_proj, QuantisedLinear)
+    ids = tiny.random_ids(2, 30)
+    plain = open_folder(folder, "plain").decoder
+    with torch.no_grad():
+        found, again, exact = one.decoder(ids), two.decoder(ids), plain(ids)
+    assert torch.equal(found, again)
+    away = float((found - exact).norm() / exact.norm())
+    assert 0 < away < (0.2 if quantize == "int8" else 0.9)  # these weights are loud
+    files = {path.name for path in written.iterdir()}
+    assert files == {path.name for path in folder.iterdir()}
+    with pytest.raises(OwnLMError, match="quantised weights already"):
+        open_folder(written, "two", weights=Weights(quantize="int8"))
+
+
+def test_an_unknown_quantisation_lists_the_known(folder: Path) -> None:
+    with pytest.raises(OwnLMError, match="'int3' is no quantisation; the valid ones are int8, int4"):
+        open_folder(folder, "tiny", weights=Weights(quantize="int3"))

@@ -31,6 +31,9 @@ def command(
     file_type: Annotated[
         str | None, typer.Option("--type", help="Of a gguf file: f32, f16 (the default), bf16, q8_0 or q4_0.")
     ] = None,
+    quantize: Annotated[
+        str | None, typer.Option(help="Of a folder: write the matrices in int8, int4, or int4:32, :64, :128.")
+    ] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace what is there.")] = False,
 ) -> None:
     """Write a model for other programs, tokenizer and chat template included: there it answers the same."""
@@ -38,18 +41,26 @@ def command(
 
     if to is Form.HF and file_type is not None:
         raise OwnLMError("--type belongs to --to gguf; a folder keeps the precision of the model's weights.")
+    if to is Form.GGUF and quantize is not None:
+        raise OwnLMError("--quantize belongs to --to hf; a GGUF file is quantised by its --type (q8_0, q4_0).")
     place = workspace()
     found = exportable(model, place)
     if to is Form.GGUF:
         _gguf(screen, found, target, file_type or "f16", force)
         return
-    export_folder(found, target, place, screen, force)
+    export_folder(found, target, place, screen, force, quantize)
     files = sorted(path for path in target.rglob("*") if path.is_file())
     screen.say(f"{model} lies in {target}: {len(files)} files, {size_text(sum(p.stat().st_size for p in files))}.")
-    screen.detail(f'transformers: AutoModelForCausalLM.from_pretrained("{target}")\nvLLM: vllm serve {target}')
+    screen.detail(_openers(target, quantize))
     screen.next(f"ownlm chat {target}", "the exported folder, as others open it")
     names = [path.relative_to(target).as_posix() for path in files]
     screen.result({"model": model, "to": "hf", "path": str(target), "files": names})
+
+
+def _openers(target: Path, quantize: str | None) -> str:
+    """How others open the folder."""
+    needs = "" if quantize is None else " (both read the format compressed-tensors, which is a package of its own)"
+    return f'transformers: AutoModelForCausalLM.from_pretrained("{target}")\nvLLM: vllm serve {target}{needs}'
 
 
 def _gguf(screen: Screen, model: Any, target: Path, file_type: str, force: bool) -> None:

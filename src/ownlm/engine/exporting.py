@@ -7,6 +7,7 @@ import os
 import shutil
 import tempfile
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,6 +23,7 @@ from ownlm.store.workspace import Workspace
 
 if TYPE_CHECKING:
     from ownlm.model.gguf.write import Written
+    from ownlm.model.quantised import Scheme
 
 CARD = "README.md"
 LARGE = 1_000_000
@@ -63,8 +65,17 @@ def exportable(model: str, workspace: Workspace) -> Exportable:
     return Exportable(artifact.path, artifact.name, licence, artifact)
 
 
-def export_folder(model: Exportable, target: Path, workspace: Workspace, screen: Screen, force: bool = False) -> Path:
+def export_folder(
+    model: Exportable,
+    target: Path,
+    workspace: Workspace,
+    screen: Screen,
+    force: bool = False,
+    quantize: str | None = None,
+) -> Path:
     """Copies the model's files, and nothing else that lies in its folder, to `target`.
+
+    `quantize` ("int8", "int4", "int4:GROUP") writes its matrices in that form instead.
 
     A model made here gets the card of its report, if there is one, as README.md. `force` lets it take the place of
     another model's folder. It appears at once, when it is complete.
@@ -74,11 +85,15 @@ def export_folder(model: Exportable, target: Path, workspace: Workspace, screen:
             own folder is not whole.
     """
     from ownlm.model.checkpoint import Checkpoint
-    from ownlm.model.folder import model_files
+    from ownlm.model.folder import config_data, model_files
 
-    Checkpoint(model.folder)
+    scheme = None if quantize is None else parse_scheme(quantize)
+    if quantize is not None or config_data(model.folder).get("quantization_config") is None:
+        Checkpoint(model.folder)
     _may_take(target, force)
     files = {path.relative_to(model.folder).as_posix(): path for path in model_files(model.folder)}
+    if scheme is not None:
+        files = {name: path for name, path in files.items() if name != "config.json" and not _weights(name)}
     card = _card(model, workspace)
     if CARD not in files and card is not None:
         files[CARD] = card
@@ -97,11 +112,40 @@ def export_folder(model: Exportable, target: Path, workspace: Workspace, screen:
                     shutil.copyfile(path, aside / name)
                     done += path.stat().st_size
                     bar.update(done)
+            if scheme is not None:
+                _write_quantised(model.folder, aside, scheme)
             _replace(aside, target)
         except BaseException:
             shutil.rmtree(aside, ignore_errors=True)
             raise
     return target
+
+
+def parse_scheme(text: str) -> Scheme:
+    """The way of quantising that `--quantize` names.
+
+    Raises:
+        OwnLMError: there is none of that name; the message lists them.
+    """
+    from ownlm.model.quantised import Scheme
+
+    return Scheme.parse(text)
+
+
+def _weights(name: str) -> bool:
+    return name.endswith((".safetensors", ".safetensors.index.json"))
+
+
+def _write_quantised(source: Path, target: Path, scheme: Scheme) -> None:
+    """Config and weights of `source` with its matrices quantised; the config keeps all of its other keys."""
+    from ownlm.model.files import load_model, save_weights
+    from ownlm.model.folder import config_data, read_config
+    from ownlm.model.quantised import quantise_module
+
+    decoder = load_model(source, replace=partial(quantise_module, scheme=scheme))
+    save_weights(target, decoder, read_config(source)[1])
+    written = config_data(target)["quantization_config"]
+    atomic.write_json(target / "config.json", {**config_data(source), "quantization_config": written})
 
 
 def export_gguf(model: Exportable, target: Path, file_type: str, screen: Screen, force: bool = False) -> Written:

@@ -144,8 +144,13 @@ def check_folder(folder: Path) -> dict[str, Any]:
     from ownlm.data.chat_format import load_chat_format
     from ownlm.data.tokenizer_files import load_tokenizer
     from ownlm.model.checkpoint import Checkpoint
+    from ownlm.model.files import load_model
+    from ownlm.model.folder import config_data
 
-    config = Checkpoint(folder).config
+    if config_data(folder).get("quantization_config") is None:
+        config = Checkpoint(folder).config
+    else:
+        config = load_model(folder).config  # quantised weights are checked by reading them
     tokenizer = load_tokenizer(folder)
     if tokenizer.vocab_size > config.vocabulary:
         raise OwnLMError(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from threading import Lock
 from typing import TYPE_CHECKING
@@ -123,17 +124,30 @@ def open_folder(
 
 
 def open_decoder(folder: Path, weights: Weights = Weights()) -> Decoder:
-    """The decoder of a model folder, its weights held as asked, with the kernels that suit answering."""
+    """The decoder of a model folder, its weights held as asked, with the kernels that suit answering.
+
+    Quantised weights are multiplied in bfloat16 where the processor has instructions for it.
+    """
     import torch
 
     from ownlm.model.checkpoint import Checkpoint
     from ownlm.model.files import load_model
+    from ownlm.model.folder import config_data
     from ownlm.model.kernels import Kernels, use
+    from ownlm.model.quantised import Scheme, quantise_module
+    from ownlm.runtime.device import multiplies_bfloat16
 
-    keep = weights.precision == "auto" and Checkpoint(folder).precision == torch.bfloat16
-    if keep or weights.precision == "bfloat16":
-        return use(load_model(folder, dtype=torch.bfloat16), Kernels("bfloat16", "tiled"))
-    return use(load_model(folder, dtype=torch.float32), Kernels())
+    replace = None
+    if weights.quantize is not None:
+        replace = partial(quantise_module, scheme=Scheme.parse(weights.quantize))
+    if replace is not None or config_data(folder).get("quantization_config") is not None:
+        narrow = weights.precision == "bfloat16" or (weights.precision == "auto" and multiplies_bfloat16())
+        decoder = load_model(folder, replace=replace)
+    else:
+        stored = weights.precision == "auto" and Checkpoint(folder).precision == torch.bfloat16
+        narrow = weights.precision == "bfloat16" or stored
+        decoder = load_model(folder, dtype=torch.bfloat16 if narrow else torch.float32)
+    return use(decoder, Kernels("bfloat16", "tiled") if narrow else Kernels())
 
 
 class ModelOpener:

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ownlm.model.decoder import Decoder
 from ownlm.model.families import Stored
-from ownlm.model.folder import FLOATS, opened, read_config, weight_files
+from ownlm.model.folder import FLOATS, config_data, opened, read_config, weight_files
 from ownlm.runtime.errors import OwnLMError
 
 MAPPED_BYTES = 64 << 20
@@ -43,12 +43,15 @@ class Checkpoint:
 
     Raises:
         OwnLMError: a file that is cut short or no safetensors file, tensors that are missing, unexpected or there twice
-            (each named), or of another shape than the config says; as `read_config` and `weight_files`.
+            (each named), or of another shape than the config says; quantised weights; as `read_config` and
+            `weight_files`.
     """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.config, self.family = read_config(folder)
+        if config_data(folder).get("quantization_config") is not None:
+            raise OwnLMError(f"{folder} holds quantised weights; this needs the model that they were made from.")
         with torch.device("meta"):
             decoder = Decoder(self.config)
         expected = {stored.name: stored for stored in self.family.tensors(self.config)}

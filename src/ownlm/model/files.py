@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import save_file
-from torch import nn
+from torch import Tensor, nn
 
 from ownlm.data.tokenizer_protocol import AnyTokenizer
 from ownlm.model.checkpoint import Checkpoint
@@ -19,8 +19,10 @@ from ownlm.model.config import DecoderConfig
 from ownlm.model.decoder import Decoder
 from ownlm.model.families import Family, Stored
 from ownlm.model.families.qwen3 import family as default_family
-from ownlm.model.folder import INDEX, PRECISIONS, WEIGHTS
+from ownlm.model.folder import INDEX, PRECISIONS, WEIGHTS, config_data
 from ownlm.model.layers import Embedding, Linear
+from ownlm.model.quantised.files import load_quantised, quantised_tensors, quantization_config
+from ownlm.model.quantised.layers import QuantisedWeight
 from ownlm.runtime import atomic
 from ownlm.runtime.errors import OwnLMError
 
@@ -58,30 +60,48 @@ def save_weights(
     data = family.write_config(config)
     if (read := family.read_config(data)) != config:
         raise OwnLMError(f"This decoder cannot be written as {family.model_type}: {_differences(config, read)}.")
-    parameters = dict(decoder.named_parameters())
-    data["torch_dtype"] = PRECISIONS[next(iter(parameters.values())).dtype]
+    layout = family.tensors(config)
+    quantised = quantization_config(decoder, layout, config.tied_embeddings)
+    data["torch_dtype"] = PRECISIONS[decoder.norm.get_parameter("weight").dtype]
+    if quantised is not None:
+        data["quantization_config"] = quantised
+    sizes = {stored.name: _stored_bytes(decoder, stored) for stored in layout}
     shards: list[list[Stored]] = [[]]
-    size = total = 0
-    for stored in family.tensors(config):
-        bytes_ = sum(parameters[name].nbytes for name in stored.parameters)
-        if shards[-1] and size + bytes_ > SHARD_BYTES:
+    size = 0
+    for stored in layout:
+        if shards[-1] and size + sizes[stored.name] > SHARD_BYTES:
             shards.append([])
             size = 0
         shards[-1].append(stored)
-        size, total = size + bytes_, total + bytes_
+        size += sizes[stored.name]
     weight_map = {}
     for index, shard in enumerate(shards, 1):
         name = WEIGHTS if len(shards) == 1 else f"model-{index:05}-of-{len(shards):05}.safetensors"
-        weight_map.update({stored.name: name for stored in shard})
-        tensors = {
-            stored.name: stored.join([parameters[each].detach() for each in stored.parameters]).contiguous()
-            for stored in shard
-        }
+        tensors = {key: tensor for stored in shard for key, tensor in _written(decoder, stored).items()}
+        weight_map.update(dict.fromkeys(tensors, name))
         with atomic.aside(folder / name) as path, disk_errors():
             save_file(tensors, path, metadata={"format": "pt"})
     if len(shards) > 1:
-        atomic.write_json(folder / INDEX, {"metadata": {"total_size": total}, "weight_map": weight_map})
+        atomic.write_json(folder / INDEX, {"metadata": {"total_size": sum(sizes.values())}, "weight_map": weight_map})
     atomic.write_json(folder / "config.json", {**data, **(more or {})})
+
+
+def _written(decoder: Decoder, stored: Stored) -> dict[str, Tensor]:
+    """What a file gets for one tensor of the checkpoint: itself, or the parts of its quantised form."""
+    parts = quantised_tensors(stored, decoder)
+    if parts is not None:
+        return parts
+    return {stored.name: stored.join([decoder.get_parameter(name).detach() for name in stored.parameters]).contiguous()}
+
+
+def _stored_bytes(decoder: Decoder, stored: Stored) -> int:
+    """About what `_written` takes up."""
+    total = 0
+    for name in stored.parameters:
+        module = decoder.get_submodule(name.rpartition(".")[0])
+        held = module.buffers() if isinstance(module, QuantisedWeight) else [decoder.get_parameter(name)]
+        total += sum(tensor.nbytes for tensor in held)
+    return total
 
 
 @contextmanager
@@ -112,9 +132,16 @@ def load_model(
     each matrix and embedding once it is filled, and gives what takes its place (a quantised one, say), so that the
     whole model is never there twice.
 
+    A folder whose config has a `quantization_config` gives quantised modules, as they were written.
+
     Raises:
-        OwnLMError: as `Checkpoint`.
+        OwnLMError: as `Checkpoint` and `load_quantised`; or a quantised model is to be quantised again.
     """
+    data = config_data(folder)
+    if data.get("quantization_config") is not None:
+        if replace is not None:
+            raise OwnLMError(f"{folder} holds quantised weights already; they cannot be quantised again.")
+        return load_quantised(folder, data, compute_dtype)
     checkpoint = Checkpoint(folder)
     with torch.device("meta"):
         decoder = Decoder(checkpoint.config, compute_dtype)

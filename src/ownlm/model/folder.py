@@ -12,6 +12,7 @@ from safetensors import SafetensorError, safe_open
 
 from ownlm.model.config import DecoderConfig
 from ownlm.model.families import Family, family_of
+from ownlm.model.quantised.config import check
 from ownlm.runtime.errors import OwnLMError
 
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
@@ -28,11 +29,11 @@ _NAMES = frozenset({
 _PATTERNS = re.compile(r"(licen[cs]e|copying|notice|use_policy)([-._].*)?|additional_chat_templates/[^/]+\.jinja", re.I)
 
 
-def read_config(folder: Path) -> tuple[DecoderConfig, Family]:
-    """The decoder that a folder's `config.json` describes, and its family.
+def config_data(folder: Path) -> dict[str, Any]:
+    """What a folder's `config.json` holds.
 
     Raises:
-        OwnLMError: no such file, no JSON, or a config that is not understood.
+        OwnLMError: no such file, or no JSON object in it.
     """
     path = folder / "config.json"
     try:
@@ -43,7 +44,20 @@ def read_config(folder: Path) -> tuple[DecoderConfig, Family]:
         raise OwnLMError(f"{path} is not JSON ({error}).") from None
     if not isinstance(data, dict):
         raise OwnLMError(f"{path} is not a JSON object.")
-    family = family_of(data, str(path))
+    return data
+
+
+def read_config(folder: Path) -> tuple[DecoderConfig, Family]:
+    """The decoder that a folder's `config.json` describes, and its family.
+
+    Raises:
+        OwnLMError: no such file, no JSON, or a config that is not understood.
+    """
+    data, where = config_data(folder), str(folder / "config.json")
+    quantised = data.pop("quantization_config", None)  # how the weights are stored, not what is computed
+    if quantised is not None:
+        check(quantised, where)
+    family = family_of(data, where)
     return family.read_config(data), family
 
 

@@ -51,3 +51,14 @@ def matmul_gflops(device: str, precision: torch.dtype, seconds: float = 0.7) -> 
         (left @ right)[0, 0].item()  # reading a number waits for the device
         best = min(best, time.perf_counter() - started)
     return 2 * n**3 / best / 1e9
+
+
+def multiplies_bfloat16() -> bool:
+    """Whether the processor has instructions for matrices of bfloat16 (AVX-512 BF16 or AMX).
+
+    torch keeps these questions to itself; where it does not answer them any longer the answer is no.
+    """
+    import torch
+
+    questions = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
+    return any(bool(getattr(torch.cpu, name, bool)()) for name in questions)

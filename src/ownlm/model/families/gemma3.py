@@ -35,7 +35,8 @@ class Gemma3:
             fields["local_rope"] = rope_of(tables.table(LOCAL), local_theta, 1.0, context)
             fields["context"] = context_of(context, fields["rope"])
             tables.close()
-        pattern = keys.optional_integer("sliding_window_pattern") or keys.integer("_sliding_window_pattern", 6)
+        keys.only("attn_logit_softcapping")  # transformers ignores it here, others apply it
+        pattern = keys.integer("sliding_window_pattern", 6)
         keys.ignore("_sliding_window_pattern")
         sliding = read_sliding(keys, fields["layers"], lambda layer: (layer + 1) % pattern != 0)
         window = keys.integer("sliding_window", 4096)

@@ -17,7 +17,7 @@ class Phi3:
 
     def read_config(self, data: dict[str, Any]) -> DecoderConfig:
         """See `Family.read_config`."""
-        keys = Keys(data)
+        keys = Keys({"original_max_position_embeddings": 4096, **data})
         fields = read_llama_like(keys, eps=1e-5)
         fields |= read_window_everywhere(keys, fields["layers"])
         for key in ("attention_bias", "mlp_bias", "lm_head_bias"):

@@ -18,10 +18,16 @@ from ownlm.model.families.stored import Stored, plain
 
 def read_upper_window(keys: Keys, layers: int) -> dict[str, Any]:
     """Qwen's window: off unless `use_sliding_window`, and then in the layers from `max_window_layers` on."""
-    used, window = keys.flag("use_sliding_window", False), keys.integer("sliding_window", 4096)
+    window = read_optional_window(keys)
     first = keys.integer("max_window_layers", 28)
-    sliding = read_sliding(keys, layers, lambda layer: used and layer >= first)
-    return {"sliding_window": window if used else 0, "sliding_layers": sliding} if sliding else {}
+    sliding = read_sliding(keys, layers, lambda layer: bool(window) and layer >= first)
+    return {"sliding_window": window, "sliding_layers": sliding} if sliding else {}
+
+
+def read_optional_window(keys: Keys) -> int:
+    """`sliding_window` where `use_sliding_window` is true, 4096 without that key; 0 where it is off or null."""
+    window = keys.optional_integer("sliding_window") if "sliding_window" in keys.data else 4096
+    return (window or 0) if keys.flag("use_sliding_window", False) else 0
 
 
 def write_upper_window(config: DecoderConfig) -> dict[str, Any]:

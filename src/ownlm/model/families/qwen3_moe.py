@@ -6,12 +6,8 @@ from typing import Any
 
 from ownlm.model.config import DecoderConfig, Experts
 from ownlm.model.families.keys import Keys
-from ownlm.model.families.shapes import (
-    PRE_NORMS,
-    below_model,
-    read_llama_like,
-    write_llama_like,
-)
+from ownlm.model.families.qwen2 import read_optional_window
+from ownlm.model.families.shapes import PRE_NORMS, below_model, read_llama_like, write_llama_like
 from ownlm.model.families.stored import Stored, plain
 from ownlm.runtime.errors import OwnLMError
 
@@ -26,9 +22,8 @@ class Qwen3Moe:
         keys = Keys(data)
         fields = read_llama_like(keys, kv_heads=4)
         layers = fields["layers"]
-        used, window = keys.flag("use_sliding_window", False), keys.integer("sliding_window", 4096)
         keys.ignore("max_window_layers")
-        if used and window:
+        if window := read_optional_window(keys):
             fields |= {"sliding_window": window, "sliding_layers": tuple(range(layers))}
         bias = keys.flag("attention_bias", False)
         count = keys.optional_integer("num_local_experts") or keys.integer("num_experts", 128)

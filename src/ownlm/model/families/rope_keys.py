@@ -13,7 +13,8 @@ from ownlm.runtime.errors import OwnLMError
 def read_rope(keys: Keys, theta: float, share: float = 1.0, context_key: str = "max_position_embeddings") -> Rope:
     """The rotary positions of the keys `rope_parameters`, or `rope_theta`, `rope_scaling` and their relatives.
 
-    `theta` and `share` are the family's defaults.
+    `theta` and `share` are the family's defaults. Where both tables are there `rope_scaling` counts, as it does in
+    transformers: people add it to a config to stretch its context.
     """
     context = keys.integer(context_key)
     original = keys.optional_integer("original_max_position_embeddings")
@@ -21,7 +22,7 @@ def read_rope(keys: Keys, theta: float, share: float = 1.0, context_key: str = "
     share = keys.number("partial_rotary_factor", share)
     table = keys.table("rope_parameters")
     older = keys.table("rope_scaling")
-    return rope_of(table or older, theta, share, context, original)
+    return rope_of(older or table, theta, share, context, original)
 
 
 def rope_of(table: Keys | None, theta: float, share: float, context: int, original: int | None = None) -> Rope:
