@@ -69,7 +69,8 @@ def test_the_artifact_is_made_once_and_anew_for_another_suite(
 ) -> None:
     model = Echo()
     engine_open = ModuleType("ownlm.engine.open")
-    engine_open.open_model = lambda name, workspace: model  # type: ignore[attr-defined]
+    engine_open.open_model = lambda name, workspace, weights: model  # type: ignore[attr-defined]
+    engine_open.Weights = lambda: None  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "ownlm.engine.open", engine_open)
     artifact = evaluate("echo", suite_path, workspace, Screen())
     assert model.asked == 3 and artifact.inputs == {"model": model.facts.id}

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from ownlm.cli.common import ModelArgument, size_text, verb, workspace
+from ownlm.cli.common import ModelArgument, existing_file, size_text, verb, workspace
 from ownlm.runtime.errors import OwnLMError
 from ownlm.runtime.progress import Screen
 
@@ -34,6 +34,9 @@ def command(
     quantize: Annotated[
         str | None, typer.Option(help="Of a folder: write the matrices in int8, int4, or int4:32, :64, :128.")
     ] = None,
+    text: Annotated[
+        Path | None, typer.Option(help="A held-out text to tell what --quantize costs; else the model's own.")
+    ] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace what is there.")] = False,
 ) -> None:
     """Write a model for other programs, tokenizer and chat template included: there it answers the same."""
@@ -41,6 +44,8 @@ def command(
 
     if to is Form.HF and file_type is not None:
         raise OwnLMError("--type belongs to --to gguf; a folder keeps the precision of the model's weights.")
+    if text is not None:
+        existing_file(text, "a held-out text")
     if to is Form.GGUF and quantize is not None:
         raise OwnLMError("--quantize belongs to --to hf; a GGUF file is quantised by its --type (q8_0, q4_0).")
     place = workspace()
@@ -52,9 +57,28 @@ def command(
     files = sorted(path for path in target.rglob("*") if path.is_file())
     screen.say(f"{model} lies in {target}: {len(files)} files, {size_text(sum(p.stat().st_size for p in files))}.")
     screen.detail(_openers(target, quantize))
+    costs = [] if quantize is None else _costs(screen, found, text, quantize)
     screen.next(f"ownlm chat {target}", "the exported folder, as others open it")
     names = [path.relative_to(target).as_posix() for path in files]
-    screen.result({"model": model, "to": "hf", "path": str(target), "files": names})
+    screen.result({"model": model, "to": "hf", "path": str(target), "files": names, "bits_per_byte": costs})
+
+
+def _costs(screen: Screen, model: Any, text: Path | None, quantize: str) -> list[dict[str, Any]]:
+    """Bits per byte of a held-out text before and after, where there is one."""
+    from dataclasses import asdict
+
+    from ownlm.evaluate.quantised import compare, heldout_texts
+
+    texts = [text.read_text("utf-8")] if text is not None else heldout_texts(model.artifact, workspace())
+    if not texts:
+        screen.say("What quantising costs is not known: there is no held-out text here; --text FILE gives one.")
+        return []
+    rows = compare(model.folder, texts, [quantize])
+    screen.table(
+        ["weights", "bits per byte", "worse by", "in memory"],
+        [[each.scheme, f"{each.bits_per_byte:.4f}", f"{each.worse:.2%}", size_text(each.bytes)] for each in rows],
+    )
+    return [asdict(each) for each in rows]
 
 
 def _openers(target: Path, quantize: str | None) -> str:

@@ -40,7 +40,7 @@ PANELS: dict[str, dict[str, Verb]] = {
     },
     "Keep house": {
         "ls": Verb("ls", "list what was built"),
-        "show": Verb("show", "all about one artifact"),
+        "show": Verb("show", "all about one artifact, or what a model is made of"),
         "lineage": Verb("lineage", "what it was made from, back to the documents"),
         "verify": Verb("verify", "check that its files are what was written"),
         "rm": Verb("rm", "remove it"),

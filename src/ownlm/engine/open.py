@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING
 from weakref import WeakValueDictionary
 
 from ownlm.engine.request import LanguageModel, ModelFacts
-from ownlm.runtime.errors import ArtifactNotFound, ModelNotFound, OwnLMError
+from ownlm.runtime.errors import ArtifactDamaged, ArtifactNotFound, ModelNotFound, OwnLMError
 from ownlm.store.artifact import Artifact, sha256_of
 from ownlm.store.workspace import Workspace
 
@@ -69,7 +70,23 @@ def open_model(name: str, workspace: Workspace, weights: Weights = Weights()) ->
             return open_folder(folder, folder.resolve().name, weights=weights)
         raise ModelNotFound(str(error)) from None
     artifact.verify()
-    return open_artifact(artifact, name, weights=weights)
+    model = open_artifact(artifact, name, weights=weights)
+    _use_plan(artifact, model, workspace)
+    return model
+
+
+def _use_plan(artifact: Artifact, model: LocalModel, workspace: Workspace) -> None:
+    """Sets up to how many rows quantised weights go through packed kernels, as it was measured for the model's plan."""
+    from ownlm.model.quantised import set_packed_rows
+
+    try:
+        plan = workspace.by_id(artifact.inputs.get("plan", "")).path / "plan.json"
+        measured = json.loads(plan.read_text("utf-8")).get("packed_rows", {})
+    except (ArtifactNotFound, ArtifactDamaged, OSError, ValueError):
+        return
+    set_packed_rows(
+        model.decoder, {bits: measured[name] for name, bits in (("int8", 8), ("int4", 4)) if name in measured}
+    )
 
 
 def open_artifact(artifact: Artifact, name: str | None = None, *, weights: Weights = Weights()) -> LocalModel:

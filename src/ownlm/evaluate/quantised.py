@@ -7,7 +7,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ownlm.runtime.errors import OwnLMError
+from ownlm.data.corpus import read_documents
+from ownlm.runtime.errors import ArtifactDamaged, ArtifactNotFound, OwnLMError
+from ownlm.store.artifact import Artifact
+from ownlm.store.workspace import Workspace
 
 
 @dataclass(frozen=True)
@@ -51,3 +54,29 @@ def compare(
         found.append(Precision(name, bits, bits / found[0].bits_per_byte - 1 if found else 0.0, held))
         del model
     return found
+
+
+def heldout_texts(artifact: Artifact | None, workspace: Workspace, limit: int = 200_000) -> list[str]:
+    """Held-out documents of the corpus that a model here was made from, about `limit` characters in all."""
+    corpus = _corpus(artifact, workspace)
+    if corpus is None:
+        return []
+    documents = sorted(read_documents(corpus.path, "heldout"), key=lambda document: document.sha256)
+    texts: list[str] = []
+    for document in documents:
+        texts.append(document.text[: max(0, limit - sum(map(len, texts)))])
+    return [text for text in texts if text]
+
+
+def _corpus(artifact: Artifact | None, workspace: Workspace) -> Artifact | None:
+    """The nearest corpus among what an artifact was made from."""
+    if artifact is None or artifact.kind == "corpus":
+        return artifact
+    for identifier in artifact.inputs.values():
+        try:
+            found = _corpus(workspace.by_id(identifier), workspace)
+        except (ArtifactNotFound, ArtifactDamaged):
+            continue
+        if found is not None:
+            return found
+    return None

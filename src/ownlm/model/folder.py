@@ -99,7 +99,7 @@ def opened(path: Path) -> Any:
     """
     try:
         return safe_open(path, framework="pt")
-    except (SafetensorError, OSError) as error:
+    except (SafetensorError, OSError, RuntimeError) as error:
         raise OwnLMError(f"{path} is no whole safetensors file ({error}).") from None
 
 

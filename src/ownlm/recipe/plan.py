@@ -41,7 +41,10 @@ class Seconds:
 
 @dataclass(frozen=True)
 class Plan:
-    """See the module. `rows` x `context` tokens a step; `reasons` are (name, value, why) for people."""
+    """See the module. `rows` x `context` tokens a step; `reasons` are (name, value, why) for people.
+
+    `packed_rows`: see `Machine`; who opens the model quantised goes by it.
+    """
 
     minutes: float
     device: str
@@ -72,6 +75,7 @@ class Plan:
     excerpts: int
     forecast: Forecast
     reasons: tuple[tuple[str, str, str], ...] = field(default=())
+    packed_rows: dict[str, int] = field(default_factory=dict)
 
     @property
     def batch_tokens(self) -> int:

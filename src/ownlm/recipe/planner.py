@@ -145,6 +145,7 @@ def make_plan(minutes: float, corpus: dict[str, Any], screen: Screen | None = No
             round(steps * step, 1), tokens, round(forecast, 3), round(forecast * (1 - spread), 3),
             round(forecast * (1 + spread), 3),
         ),
+        packed_rows=machine.packed_rows,
     )  # fmt: skip
     return _with_reasons(plan, machine, step)
 

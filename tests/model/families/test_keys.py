@@ -236,8 +236,9 @@ def test_the_older_spelling_of_rotary_positions_means_the_same(case: Case) -> No
         assert found == read_by_transformers(older) and found.rope.kind == name
 
 
-def test_an_added_rope_scaling_counts_before_rope_parameters() -> None:
-    added = {**config_json(BY_NAME["qwen 3"].config()), "rope_scaling": {"rope_type": "linear", "factor": 3.0}}
+@pytest.mark.parametrize("name", ["qwen 3", "gemma 3 with a cap", "gpt neox"])
+def test_an_added_rope_scaling_counts_before_rope_parameters(name: str) -> None:
+    added = {**config_json(BY_NAME[name].config()), "rope_scaling": {"rope_type": "linear", "factor": 3.0}}
     assert read(added).rope.factor == 3.0 and read(added) == read_by_transformers(added)
 
 
@@ -248,3 +249,23 @@ def test_a_window_of_null_is_none_at_all(model_type: str) -> None:
     data |= {"use_sliding_window": True, "max_window_layers": 0} if "use_sliding_window" in data else {}
     assert read({**data, "sliding_window": 5}).sliding_layers
     assert not read({**data, "sliding_window": None}).sliding_layers
+
+
+def test_rotary_tables_of_gemma_3_stand_apart() -> None:
+    data = config_json(BY_NAME["gemma 3"].config())
+    found = read({**data, "rope_parameters": {"rope_type": "linear", "factor": 3.0}})
+    assert isinstance(found, str) and "rope_parameters" in found and "tables full_attention and sliding" in found
+    found = read({**data, "rope_parameters": {"full_attention": 3}})
+    assert isinstance(found, str) and "full_attention=3; it must be an object" in found
+
+
+@every_family
+@pytest.mark.parametrize("window", [False, True])
+def test_a_minimal_config_has_the_defaults_of_transformers(case: Case, window: bool) -> None:
+    theirs = config_json(CONFIG_MAPPING[case.model_type]())
+    minimal = {key: theirs[key] for key in ("model_type", *sorted(REQUIRED)) if key in theirs}
+    minimal |= {"num_hidden_layers": 30} if "num_hidden_layers" in minimal else {}
+    if window and "use_sliding_window" in theirs:
+        minimal |= {"use_sliding_window": True}
+    found = read(minimal)
+    assert not isinstance(found, str) and found == read_by_transformers(minimal)

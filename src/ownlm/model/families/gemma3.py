@@ -24,13 +24,18 @@ class Gemma3:
         """See `Family.read_config`."""
         nested = data.get("rope_parameters")
         by_kind = isinstance(nested, dict) and bool({GLOBAL, LOCAL} & set(nested))
+        if nested and not by_kind:
+            raise OwnLMError(f"config.json has rope_parameters={nested!r}; it must have tables {GLOBAL} and {LOCAL}.")
         keys = Keys({key: value for key, value in data.items() if not (by_kind and key == "rope_parameters")})
         fields = read_gemma(keys, theta=1e6)
         local_theta = keys.number("rope_local_base_freq", 10_000.0)
         context = keys.integer("max_position_embeddings")
         fields["local_rope"] = rope_of(None, local_theta, 1.0, context)
         if by_kind and isinstance(nested, dict):
-            tables = Keys(nested, "config.json's rope_parameters")
+            whole = nested.get(GLOBAL) or {}
+            if isinstance(whole, dict):
+                whole = {**whole, **(data.get("rope_scaling") or {})}
+            tables = Keys({**nested, GLOBAL: whole}, "config.json's rope_parameters")
             fields["rope"] = rope_of(tables.table(GLOBAL), fields["rope"].theta, 1.0, context)
             fields["local_rope"] = rope_of(tables.table(LOCAL), local_theta, 1.0, context)
             fields["context"] = context_of(context, fields["rope"])

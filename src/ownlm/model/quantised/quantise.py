@@ -19,7 +19,7 @@ KEPT = ("router", "embed_positions")
 """Small matrices that stay as they are: a router's choices are close calls, and learnt positions are only looked up."""
 
 LARGE = 1 << 20
-"""Weights from which freed memory is given back at once: else what loading left behind is more than quantising saves."""
+"""Weights from which freed memory is given back at once: what loading leaves behind is more than quantising saves."""
 
 
 def quantised(name: str) -> bool:
