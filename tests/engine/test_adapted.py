@@ -195,7 +195,7 @@ def test_a_folder_of_peft_names_its_base_or_is_given_one(folders: Path, workspac
     assert adapter_of(str(folders / "base"), workspace) is None
     assert adapter_of("nothing", workspace) is None
     assert open_adapted("nothing", workspace) is None
-    with pytest.raises(ModelNotFound, match=r"does not say what its base is: give it \(--base MODEL\)"):
+    with pytest.raises(ModelNotFound, match=r"does not say what its base is: give it \(`ownlm adapter merge"):
         base_of(one, None, workspace)
     name_base(one, str(folders / "base"))
     assert base_of(one, None, workspace) == folders / "base"
@@ -203,7 +203,7 @@ def test_a_folder_of_peft_names_its_base_or_is_given_one(folders: Path, workspac
     name_base(one, "../base")
     assert base_of(one, None, workspace).resolve() == folders / "base"
     name_base(one, "org/model")
-    with pytest.raises(ModelNotFound, match=r"made for org/model, which is not here: give the base"):
+    with pytest.raises(ModelNotFound, match=r"made for org/model, which is not here: bring it"):
         open_adapted(str(one), workspace)
     assert isinstance(open_adapted(str(one), workspace, base=str(folders / "base")), AdaptedModel)
     with pytest.raises(ModelNotFound, match=r"base 'elsewhere' is no model of this workspace"):

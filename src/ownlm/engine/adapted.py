@@ -151,10 +151,13 @@ def base_of(adapter: Path, artifact: Artifact | None, workspace: Workspace, base
         if (found := _model_folder(name, workspace)) is not None:
             return found
     if not told:
-        raise ModelNotFound(f"The adapter in {adapter} does not say what its base is: give it (--base MODEL).")
+        raise ModelNotFound(
+            f"The adapter in {adapter} does not say what its base is: give it (`ownlm adapter merge --base MODEL`, or "
+            "base_model_name_or_path in its adapter_config.json)."
+        )
     raise ModelNotFound(
-        f"The adapter in {adapter} was made for {told}, which is not here: give the base (--base FOLDER, or --base "
-        "hf:ORG/NAME to download it)."
+        f"The adapter in {adapter} was made for {told}, which is not here: bring it (`ownlm import "
+        "hf:ORG/NAME`), or say where it is (`ownlm adapter merge --base MODEL`)."
     )
 
 
