@@ -167,3 +167,26 @@ def test_impossible_shapes_are_refused(changes: dict[str, int], message: str) ->
 
     with pytest.raises(OwnLMError, match=message):
         dataclasses.replace(tiny.CONFIG, **changes)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("changes", [{}, {"heads": 4, "kv_heads": 2}])
+def test_a_single_query_in_bfloat16_is_near_to_float32(changes: dict[str, int]) -> None:
+    """The way that a text is continued: token by token from a cache, padded rows among them."""
+    decoder, ids = tiny.decoder(**changes), tiny.random_ids(3, 20)
+    exact = cached_logits(decoder, ids, *range(1, 20))
+    narrow = use(decoder, Kernels("bfloat16", "tiled"))
+    cache = StaticCache(decoder.config, 3, 20, torch.bfloat16, torch.device("cpu"))
+    found = narrow.logits(torch.cat([narrow.hidden(ids[:, i : i + 1], cache=cache) for i in range(20)], 1))
+    assert float((found - exact).norm() / exact.norm()) < 0.05
+    # What a mask hides does not count.
+    hidden = torch.ones(3, 1, 1, 20, dtype=torch.bool)
+    hidden[1, :, :, :7] = False
+    positions = torch.tensor([[19], [12], [19]])
+    states = []
+    for noise in (0.0, 9.0):
+        cache = StaticCache(decoder.config, 3, 20, torch.bfloat16, torch.device("cpu"))
+        narrow.hidden(ids[:, :19], cache=cache)
+        cache.keys[:, 1, :, :7] += noise
+        states.append(narrow.hidden(ids[:, 19:], positions=positions, cache=cache, mask=hidden))
+    assert torch.equal(*states)
