@@ -99,7 +99,7 @@ def test_only_the_adapter_is_trained_and_by_adamw_alone() -> None:
     learning = adapters.train("new")
     groups = parameter_groups(decoder)
     assert {name: len(group) for name, group in groups.items()} == {
-        "matrices": 0, "embeddings": 0, "vectors": 0, "adapters": len(learning)
+        "matrices": 0, "embeddings": 0, "head": 0, "vectors": 0, "adapters": len(learning)
     }  # fmt: skip
     (optimiser,) = build_optimisers(decoder, Rates(adapters=0.25))
     assert not isinstance(optimiser, Muon)

@@ -3,7 +3,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from ownlm.model.cross_entropy import CHUNK, linear_cross_entropy
+from ownlm.model.cross_entropy import CHUNK, linear_cross_entropy, softcapped, softmax_gradient
 
 
 def inputs(count: int, dtype: torch.dtype = torch.float32) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -64,3 +64,31 @@ def test_a_frozen_head_costs_no_gradient() -> None:
     found, hidden.grad = hidden.grad, None
     functional.cross_entropy(hidden @ head.T, targets, reduction="sum").backward()
     torch.testing.assert_close(found, hidden.grad)
+
+
+@pytest.mark.parametrize("cap", [None, 5.0])
+def test_z_loss_changes_the_gradient_and_not_the_value(cap: float | None) -> None:
+    hidden, head, targets, weights = inputs(CHUNK + 9)
+    kernel = softmax_gradient if cap is None else softcapped(softmax_gradient, cap)
+    loss = linear_cross_entropy(hidden, head, targets, weights, kernel, 0.01)
+    logits = hidden @ head.T
+    logits = logits if cap is None else cap * torch.tanh(logits / cap)
+    entropy = (functional.cross_entropy(logits, targets, reduction="none") * weights).sum()
+    expected = entropy + 0.01 * (logits.logsumexp(-1).square() * weights).sum()
+    torch.testing.assert_close(loss, entropy, rtol=1e-5, atol=1e-4)
+    for found, wanted in zip(gradients(loss, hidden, head), gradients(expected, hidden, head), strict=True):
+        torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-4)
+
+
+def test_draws_from_a_distribution_as_targets() -> None:
+    hidden, head, _, weights = inputs(CHUNK + 9)
+    draws = torch.randint(37, (CHUNK + 9, 6), generator=torch.Generator().manual_seed(1))
+    draws[0] = draws[0, 0]
+    loss = linear_cross_entropy(hidden, head, draws, weights)
+    wanted = torch.zeros(CHUNK + 9, 37).scatter_add(1, draws, torch.full(draws.shape, 1 / 6))
+    expected = (functional.cross_entropy(hidden @ head.T, wanted, reduction="none") * weights).sum()
+    torch.testing.assert_close(loss, expected, rtol=1e-5, atol=1e-4)
+    for found, right in zip(gradients(loss, hidden, head), gradients(expected, hidden, head), strict=True):
+        torch.testing.assert_close(found, right, rtol=1e-4, atol=1e-4)
+    one = linear_cross_entropy(hidden, head, draws[:, :1], weights)
+    torch.testing.assert_close(one, linear_cross_entropy(hidden, head, draws[:, 0], weights))

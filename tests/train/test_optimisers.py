@@ -3,7 +3,7 @@ import torch
 
 import tiny
 from ownlm.train.muon import Muon
-from ownlm.train.optimisers import Rates, build_optimisers, parameter_groups
+from ownlm.train.optimisers import Rates, build_optimisers, parameter_groups, set_rates
 
 
 @pytest.mark.parametrize("tied", [True, False])
@@ -13,7 +13,7 @@ def test_every_parameter_is_in_exactly_one_group(tied: bool) -> None:
     grouped = sorted(id(parameter) for group in groups.values() for parameter in group)
     assert grouped == sorted(id(parameter) for parameter in decoder.parameters())
     assert len(groups["matrices"]) == 7 * decoder.config.layers
-    assert len(groups["embeddings"]) == (1 if tied else 2)
+    assert (len(groups["embeddings"]), len(groups["head"])) == (1, 0 if tied else 1)
     assert all(parameter.ndim == 1 for parameter in groups["vectors"])
 
     every = [group for optimiser in build_optimisers(decoder, Rates()) for group in optimiser.param_groups]
@@ -45,3 +45,24 @@ def test_frozen_parameters_are_in_no_group() -> None:
     (adamw,) = build_optimisers(decoder, Rates(vectors=0.3))
     assert isinstance(adamw, torch.optim.AdamW)
     assert [group["peak"] for group in adamw.param_groups] == [0.3]
+
+
+def test_a_head_of_its_own_has_a_rate_of_its_own() -> None:
+    _, adamw = build_optimisers(tiny.decoder(tied_embeddings=False), Rates(embeddings=0.3, head=0.2, vectors=0.1))
+    assert [group["peak"] for group in adamw.param_groups] == [0.3, 0.2, 0.1]
+
+
+def test_the_options_of_muon_reach_it() -> None:
+    muon, _ = build_optimisers(tiny.decoder(), Rates(neuron_beta=0.9, cautious=True))
+    assert isinstance(muon, Muon) and (muon.neuron_beta, muon.cautious) == (0.9, True)
+
+
+def test_rates_and_momentum_of_a_step() -> None:
+    rates = Rates(matrices=0.2, embeddings=0.1, momentum=0.95, momentum_warmup=10)
+    optimisers = build_optimisers(tiny.decoder(), rates)
+    for step, momentum in ((0, 0.85), (5, 0.9), (10, 0.95), (500, 0.95)):
+        set_rates(optimisers, rates, 0.5, step)
+        assert optimisers[0].param_groups[0]["momentum"] == pytest.approx(momentum)
+    assert optimisers[0].param_groups[0]["lr"] == pytest.approx(0.1)
+    assert optimisers[1].param_groups[0]["lr"] == pytest.approx(0.05)
+    assert "momentum" not in optimisers[1].param_groups[0]

@@ -1,5 +1,6 @@
 import dataclasses
 import math
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -7,7 +8,9 @@ import torch
 from torch.nn import functional
 
 import tiny
+from ownlm.model.kernels import Kernels, use
 from ownlm.runtime.errors import CorpusError
+from ownlm.train.batching import BatchRamp
 from ownlm.train.pretrain import PretrainObjective
 
 IDS = np.arange(1, 201, dtype=np.uint16)
@@ -52,3 +55,59 @@ def test_a_corpus_smaller_than_a_window() -> None:
     with pytest.raises(CorpusError, match="The corpus has 7 tokens, too few for one window of 7"):
         dataclasses.replace(OBJECTIVE, ids=IDS[:7])
     assert dataclasses.replace(OBJECTIVE, ids=IDS[:8]).windows == 1
+
+
+STARTS = np.array([0, 3, 20, 21, 64, 65, 130, 200])
+NAMES = [f"{index:064x}" for index in range(7)]
+
+
+def test_with_masked_documents_every_token_is_predicted_from_its_own_document() -> None:
+    decoder = tiny.decoder()
+    ids = tiny.random_ids(200).numpy()
+    objective = PretrainObjective(ids, "print", context=25, rows=4, starts=STARTS, mask_documents=True)
+    (batch,) = objective.batches(0)
+    begins = [next(at for at in range(176) if (ids[at : at + 26] == row.numpy()).all()) for row in batch.tensors["ids"]]
+    for tiled in (False, True):
+        use(decoder, Kernels(attention="tiled" if tiled else "sdpa"))
+        expected = 0.0
+        for begin in begins:
+            cuts = [begin, *(int(each) for each in STARTS if begin < each < begin + 25), begin + 25]
+            for low, high in pairwise(cuts):
+                piece = torch.from_numpy(ids[low : high + 1])[None]
+                logits = decoder.logits(
+                    decoder.hidden(piece[:, :-1], positions=torch.arange(low - begin, high - begin))
+                )
+                expected += functional.cross_entropy(logits[0], piece[0, 1:], reduction="sum").item()
+        assert float(objective.loss(decoder, batch)) == pytest.approx(expected, rel=1e-5)
+
+
+def test_a_short_context_at_first() -> None:
+    ids = tiny.random_ids(200).numpy()
+    objective = PretrainObjective(ids, "print", context=20, rows=2, short_context=(3, 5))
+    assert objective.batches(2)[0].tensors["first"][1].tolist() == [0] * 5 + [5] * 5 + [10] * 5 + [15] * 5
+    assert "first" not in objective.batches(3)[0].tensors
+    both = dataclasses.replace(objective, starts=STARTS, mask_documents=True)
+    plain = dataclasses.replace(both, short_context=(0, 0))
+    expected = torch.maximum(plain.batches(0)[0].tensors["first"], objective.batches(0)[0].tensors["first"])
+    assert torch.equal(both.batches(0)[0].tensors["first"], expected)
+
+
+def test_the_documents_of_a_step() -> None:
+    objective = dataclasses.replace(OBJECTIVE, starts=STARTS, sha256=NAMES)
+    for step in range(9):
+        rows = torch.cat([batch.tensors["ids"] for batch in objective.batches(step)])
+        touched = {NAMES[int(np.searchsorted(STARTS, int(place), "right")) - 1] for place in (rows - 1).flatten()}
+        assert set(objective.documents(step)) == touched
+        shared = dataclasses.replace(objective, share=(1, 2))
+        assert shared.documents(step) == objective.documents(step)
+    assert OBJECTIVE.documents(0) == []
+
+
+def test_processes_see_together_what_one_sees() -> None:
+    ramped = dataclasses.replace(OBJECTIVE, ramp=BatchRamp(4, 2))
+    parts = [dataclasses.replace(ramped, share=(rank, 2)) for rank in range(2)]
+    for step in range(6):
+        whole = torch.cat([batch.tensors["ids"] for batch in ramped.batches(step)])
+        shared = torch.cat([batch.tensors["ids"] for part in parts for batch in part.batches(step)])
+        assert torch.equal(shared, whole)
+        assert len(whole) == (2, 2, 4, 4, 8, 8)[step]

@@ -27,3 +27,37 @@ def test_it_rises_once_and_falls_once(kind: str, steps: int) -> None:
     peak = factors.index(max(factors))
     assert factors[: peak + 1] == sorted(factors[: peak + 1])
     assert factors[peak:] == sorted(factors[peak:], reverse=True)
+
+
+@pytest.mark.parametrize("step", [0, 3, 20, 50, 70, 95, 99])
+def test_finishing_ends_within_a_tenth_of_the_steps_done(step: int) -> None:
+    schedule = Schedule(100, "wsd", warmup=0.1, decay=0.5)
+    finishing = schedule.finishing(step)
+    assert step < finishing.steps <= min(100, step + max(1, step // 10))
+    assert [finishing.factor(each) for each in range(step)] == [schedule.factor(each) for each in range(step)]
+    factors = [finishing.factor(each) for each in range(step, finishing.steps)]
+    assert factors[0] == pytest.approx(schedule.factor(step))
+    assert factors == sorted(factors, reverse=True) and finishing.factor(finishing.steps) == 0
+
+
+@pytest.mark.parametrize("kind", ["wsd", "cosine", "linear"])
+@pytest.mark.parametrize("step", [0, 3, 30, 70, 99])
+def test_extending_holds_the_rate_and_falls_later(kind: str, step: int) -> None:
+    schedule = Schedule(100, kind, warmup=0.1, decay=0.3)  # type: ignore[arg-type]
+    longer = schedule.extended(step, 40)
+    assert longer.steps == 140
+    assert [longer.factor(each) for each in range(step)] == [schedule.factor(each) for each in range(step)]
+    assert [longer.factor(each) for each in range(min(step, 10), 10)] == [(each + 1) / 10 for each in range(step, 10)]
+    rest = [longer.factor(each) for each in range(max(step, 10), 141)]
+    assert rest == sorted(rest, reverse=True) and rest[-1] == 0
+    if step >= 10:
+        assert rest[0] == pytest.approx(schedule.factor(step))
+
+
+def test_wishes_one_after_the_other() -> None:
+    schedule = Schedule(100, decay=0.2).extended(50, 100).extended(60, 10)
+    assert schedule.steps == 210
+    assert schedule.factor(180) == 1.0 and schedule.factor(200) == pytest.approx(0.5)
+    ended = schedule.finishing(100)
+    assert ended.steps == 110 and ended.factor(105) == pytest.approx(0.5)
+    assert ended.factor(2) == pytest.approx(Schedule(100).factor(2))

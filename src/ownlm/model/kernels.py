@@ -19,11 +19,15 @@ Precision = Literal["float32", "bfloat16"]
 
 @dataclass(frozen=True)
 class Kernels:
-    """`tiled` attention suits training on CPUs; `compiled` fuses each block's operations (needs a C++ compiler)."""
+    """`tiled` attention suits training on CPUs; `compiled` fuses each block's operations (needs a C++ compiler).
+
+    `recompute`: activations are worked out again in the backward pass instead of kept (see `Decoder`).
+    """
 
     precision: Precision = "float32"
     attention: Literal["tiled", "sdpa"] = "sdpa"
     compiled: bool = False
+    recompute: bool = False
 
     @property
     def dtype(self) -> torch.dtype:
@@ -37,6 +41,7 @@ def use(decoder: Decoder, kernels: Kernels) -> Decoder:
     for module in decoder.modules():
         if isinstance(module, Attention):
             module.tiled = kernels.attention == "tiled"
+    decoder.recompute = kernels.recompute
     decoder.run_block = compiled_block() if kernels.compiled else Block.__call__
     decoder.softmax_gradient = compiled_softmax_gradient() if kernels.compiled else softmax_gradient
     return decoder

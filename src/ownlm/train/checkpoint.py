@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import zlib
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
@@ -15,6 +16,8 @@ from torch import Tensor, nn
 
 from ownlm.model.decoder import Decoder
 from ownlm.runtime import atomic
+from ownlm.runtime.errors import DiskFull
+from ownlm.train.world import World
 
 NAME = "checkpoint-{step:08d}.safetensors"
 
@@ -30,15 +33,32 @@ class Progress:
 
 
 def save_checkpoint(
-    folder: Path, decoder: Decoder, optimisers: list[torch.optim.Optimizer], progress: Progress
+    folder: Path,
+    decoder: Decoder,
+    optimisers: list[torch.optim.Optimizer],
+    progress: Progress,
+    world: World = World(),
 ) -> Path:
     """Writes a checkpoint aside and renames it; only then are older ones removed (the last two stay).
 
-    Frozen parameters are not in it: whoever resumes brings them along, as for the first step.
+    Frozen parameters are not in it: whoever resumes brings them along, as for the first step. Several processes write
+    a folder together (see `sharded_checkpoint`).
 
     Raises:
-        DiskFull: no space is left; the earlier checkpoints are as they were.
+        DiskFull: no space is left; the last checkpoint before it is kept.
     """
+    if world.size > 1:
+        from ownlm.train.sharded_checkpoint import save_sharded
+
+        path = save_sharded(folder, decoder, optimisers, progress, world)
+    else:
+        path = _save_whole(folder, decoder, optimisers, progress)
+    if world.main:
+        remove_old(folder, 2)
+    return path
+
+
+def _save_whole(folder: Path, decoder: Decoder, optimisers: list[torch.optim.Optimizer], progress: Progress) -> Path:
     tensors: dict[str, Tensor] = {"random": torch.get_rng_state()}
     for name, parameter in _learning(decoder):
         tensors[f"weights/{name}"] = parameter.detach()
@@ -48,28 +68,75 @@ def save_checkpoint(
     tensors = {key: value.contiguous() for key, value in tensors.items()}
     path = folder / NAME.format(step=progress.step)
     text = json.dumps(asdict(progress))
-    atomic.write_bytes(path, save(tensors, {"progress": text, "checksum": _checksum(text, tensors)}))
-    for old in sorted(folder.glob("checkpoint-*.safetensors"))[:-2]:
-        old.unlink()
+    content = save(tensors, {"progress": text, "checksum": _checksum(text, tensors)})
+    try:
+        atomic.write_bytes(path, content)
+    except DiskFull:
+        if not remove_old(folder, 1):
+            raise
+        atomic.write_bytes(path, content)
     return path
 
 
-def load_checkpoint(folder: Path, decoder: Decoder, optimisers: list[torch.optim.Optimizer]) -> Progress | None:
+def checkpoints(folder: Path) -> list[Path]:
+    """The checkpoints of a run, oldest first: files of one process, folders of several."""
+    return sorted(folder.glob("checkpoint-*[0-9].safetensors")) + sorted(folder.glob("checkpoint-*[0-9].dcp"))
+
+
+def remove_old(folder: Path, keep: int) -> bool:
+    """Removes all but the newest `keep` checkpoints; whether there were any."""
+    old = sorted(checkpoints(folder), key=lambda path: path.stem)[:-keep]
+    for path in old:
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+    return bool(old)
+
+
+def require_room(folder: Path, decoder: Decoder) -> None:
+    """Two checkpoints must fit on the disk before the first step is taken.
+
+    Raises:
+        DiskFull: there is less room.
+    """
+    # Weights, and at most two moments of each.
+    one = sum(3 * parameter.numel() * 4 for _, parameter in _learning(decoder))
+    folder.mkdir(parents=True, exist_ok=True)
+    free = shutil.disk_usage(folder).free
+    if free < 2 * one:
+        raise DiskFull(
+            f"The disk that holds {folder} has {free / 1e9:.2f} GB left; the run needs room for two checkpoints, "
+            f"{2 * one / 1e9:.2f} GB. Free some space and run the same command again."
+        )
+
+
+def load_checkpoint(
+    folder: Path, decoder: Decoder, optimisers: list[torch.optim.Optimizer], world: World = World()
+) -> Progress | None:
     """Restores the newest checkpoint that can be read; a damaged one is passed over for the one before it."""
-    for path in sorted(folder.glob("checkpoint-*.safetensors"), reverse=True):
-        try:
-            with safe_open(path, framework="pt") as file:
-                metadata = file.metadata()
-                progress = Progress(**json.loads(metadata["progress"]))
-                # Copies: what comes from the file is mapped to it, and it will be removed.
-                tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118
-            if _checksum(metadata["progress"], tensors) != metadata["checksum"]:
-                continue
-        except (SafetensorError, OSError, ValueError, KeyError, TypeError):
-            continue
-        _restore(tensors, decoder, optimisers)
-        return progress
+    for path in sorted(checkpoints(folder), key=lambda path: path.stem, reverse=True):
+        if path.is_dir():
+            from ownlm.train.sharded_checkpoint import load_sharded
+
+            progress = load_sharded(path, decoder, optimisers, world)
+        else:
+            progress = _load_whole(path, decoder, optimisers)
+        if progress is not None:
+            return progress
     return None
+
+
+def _load_whole(path: Path, decoder: Decoder, optimisers: list[torch.optim.Optimizer]) -> Progress | None:
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata()
+            progress = Progress(**json.loads(metadata["progress"]))
+            # Copies: what comes from the file is mapped to it, and it will be removed.
+            tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118
+        if _checksum(metadata["progress"], tensors) != metadata["checksum"]:
+            return None
+    except (SafetensorError, OSError, ValueError, KeyError, TypeError):
+        return None
+    _restore(tensors, decoder, optimisers)
+    return progress
 
 
 def _learning(decoder: Decoder) -> Iterator[tuple[str, nn.Parameter]]:

@@ -2,28 +2,32 @@
 
 from __future__ import annotations
 
-import json
 import math
+import statistics
 import time
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from ownlm.model.decoder import Decoder
-from ownlm.runtime import atomic
-from ownlm.runtime.errors import Interrupted, NumericalError
+from ownlm.runtime.errors import DiskFull, Interrupted, NumericalError
 from ownlm.runtime.signals import Interruption
-from ownlm.train.checkpoint import Progress, load_checkpoint, save_checkpoint
-from ownlm.train.objective import Objective
-from ownlm.train.optimisers import Rates, build_optimisers, parameter_groups
+from ownlm.train.checkpoint import Progress, load_checkpoint, require_room, save_checkpoint
+from ownlm.train.control import Control
+from ownlm.train.metrics import METRICS, SKIPPED, JsonLog, number
+from ownlm.train.objective import KnowsDocuments, Objective
+from ownlm.train.optimisers import Rates, build_optimisers, parameter_groups, set_rates
 from ownlm.train.schedule import Schedule
+from ownlm.train.spikes import Reason, SpikeRule, Watchman
+from ownlm.train.turns import Change, read_changes, write_changes
+from ownlm.train.world import World
 
-METRICS = "metrics.jsonl"
 _PATIENCE = 10
-"""Steps with non-finite numbers in a row after which training stops."""
+"""Steps left out in a row after which training stops."""
+_ASLEEP = 20.0
+"""A step that takes so many times as long as usual, and half a minute at least, was not working all that time."""
 
 StepHook = Callable[[int, Decoder], None]
 """Called with the number of updates done so far and the decoder, before the next update."""
@@ -39,7 +43,8 @@ class TrainSettings:
     gradient_clip: float = 1.0
     checkpoint_seconds: float = 20.0
     peak_flops: float | None = None
-    """The measured matmul rate (FLOP/s) that utilisation is a share of."""
+    """The measured matmul rate (FLOP/s) of one process that utilisation is a share of."""
+    spikes: SpikeRule | None = None
 
 
 @dataclass(frozen=True)
@@ -63,109 +68,219 @@ def train(
     interruption: Interruption,
     on_step: StepHook | None = None,
     on_metrics: MetricsHook | None = None,
+    *,
+    control: Control | None = None,
+    world: World = World(),
+    warn: Callable[[str], None] | None = None,
 ) -> TrainResult:
     """Trains `decoder` in place until the schedule ends; checkpoints go to `state`, metrics to `folder`.
 
-    If `state` holds a checkpoint the run goes on from it, with the same numbers as if it had never stopped.
+    If `state` holds a checkpoint the run goes on from it, with the same numbers as if it had never stopped. `control`
+    is asked before every step whether to finish or to go on for longer. Every process of `world` calls this with its
+    own share of the batches; the first one writes, and calls the hooks.
 
     Raises:
         Interrupted: a stop was asked for; the run was saved.
-        NumericalError: too many steps in a row met non-finite numbers.
-        DiskFull: a checkpoint found no room; the last good one is kept.
+        NumericalError: too many steps in a row had to be left out.
+        DiskFull: there is no room for two checkpoints at the start, or for one when the run is to be stopped.
     """
-    optimisers = build_optimisers(decoder, settings.rates)
-    progress = load_checkpoint(state, decoder, optimisers) or Progress()
-    metrics = _resume_metrics(folder / METRICS, progress.step)
-    steps, saved, losses = settings.schedule.steps, time.monotonic(), [_number(row["loss"]) for row in metrics]
-    bad, flops = _bad_steps(metrics), _flops_per_token(decoder, objective)
-    with (folder / METRICS).open("a", encoding="utf-8") as file:
-        while progress.step < steps:
+    return _Run(decoder, objective, settings, folder, state, world, warn).go(interruption, on_step, on_metrics, control)
+
+
+class _Run:
+    """One run, from its last checkpoint on."""
+
+    def __init__(
+        self,
+        decoder: Decoder,
+        objective: Objective,
+        settings: TrainSettings,
+        folder: Path,
+        state: Path,
+        world: World,
+        warn: Callable[[str], None] | None,
+    ) -> None:
+        self.decoder, self.objective, self.settings, self.world = decoder, objective, settings, world
+        self.state, self.warn = state, warn or (lambda _: None)
+        self.optimisers = build_optimisers(decoder, settings.rates)
+        found = load_checkpoint(state, decoder, self.optimisers, world)
+        if found is None and world.main:
+            require_room(state, decoder)
+        self.progress = found or Progress()
+        self.log = JsonLog(folder / METRICS, self.progress.step) if world.main else None
+        self.skips = JsonLog(folder / SKIPPED, self.progress.step) if world.main else None
+        rows = world.broadcast(self.log.rows if self.log else [])
+        self.losses = [number(row["loss"]) for row in rows]
+        self.watchman = _watchman(settings.spikes, rows)
+        self.changes = world.broadcast(read_changes(state))
+        self.schedule = settings.schedule
+        for change in self.changes:
+            if change.step < self.progress.step:
+                self.schedule = change.apply(self.schedule)
+        self.flops = _flops_per_token(decoder, objective)
+        self.recent: deque[float] = deque(maxlen=16)
+        self.saved = time.monotonic()
+
+    def go(
+        self,
+        interruption: Interruption,
+        on_step: StepHook | None,
+        on_metrics: MetricsHook | None,
+        control: Control | None,
+    ) -> TrainResult:
+        self._turn(control)
+        while self.progress.step < self.schedule.steps:
             if on_step is not None:
-                on_step(progress.step, decoder)
-            started = time.perf_counter()
-            row, tokens = _update(decoder, objective, settings, optimisers, progress.step)
-            bad = 0 if row["finite"] else bad + 1
-            seconds = max(time.perf_counter() - started, 1e-9)
-            progress = replace(
-                progress,
-                step=progress.step + 1,
-                tokens=progress.tokens + tokens,
-                seconds=progress.seconds + seconds,
-                skipped=progress.skipped + (not row.pop("finite")),
-            )
-            rate = tokens / seconds
-            row |= {"step": progress.step, "steps": steps, "tokens": progress.tokens, "tokens_per_second": round(rate)}
-            row |= _timing(flops, settings, progress, rate, steps)
-            file.write(_line(row))
-            file.flush()
-            losses.append(row["loss"])
-            if on_metrics is not None:
+                on_step(self.progress.step, self.decoder)
+            row = self._step()
+            if on_metrics is not None and self.world.main:
                 on_metrics(row)
-            if bad >= _PATIENCE:
-                raise NumericalError(
-                    f"Training met non-finite numbers in {bad} steps in a row, up to step {progress.step}. "
-                    "Start again with another seed, or with other minutes, which plan another model."
-                )
-            due = time.monotonic() - saved > settings.checkpoint_seconds
-            if interruption.requested or (due and progress.step < steps):
-                save_checkpoint(state, decoder, optimisers, progress)
-                saved = time.monotonic()
-            if interruption.requested:
+            if self.watchman.in_a_row >= _PATIENCE:
+                raise self._hopeless(row)
+            late = self.world.main and time.monotonic() - self.saved > self.settings.checkpoint_seconds
+            stop, due = self.world.sum([interruption.requested, late])
+            if due and not stop and self.progress.step < self.schedule.steps:
+                self._save_if_there_is_room()
+            if stop:
+                self._save()
                 raise Interrupted(
                     interruption.exit_code,
-                    f"Stopped at step {progress.step} of {steps}; everything is saved. "
+                    f"Stopped at step {self.progress.step} of {self.schedule.steps}; everything is saved. "
                     "The same command goes on from here.",
                 )
-    if on_step is not None:
-        on_step(progress.step, decoder)
-    tail = [loss for loss in losses[-max(1, steps // 20) :] if math.isfinite(loss)]
-    used = None
-    if settings.peak_flops and progress.seconds:
-        used = progress.tokens * flops / progress.seconds / settings.peak_flops
-    mean = sum(tail) / len(tail) if tail else math.nan
-    return TrainResult(progress.step, progress.tokens, progress.seconds, mean, used, progress.skipped)
+            self._turn(control)
+        if on_step is not None:
+            on_step(self.progress.step, self.decoder)
+        return self._result()
+
+    def _turn(self, control: Control | None) -> None:
+        """Applies what was recorded for this step before, else what is asked for now, once that is on the disk."""
+        step = self.progress.step
+        if step >= self.schedule.steps:
+            return
+        if control is not None and not any(change.step >= step for change in self.changes):
+            wishes = self.world.broadcast(control.asked() if self.world.main else [])
+            if wishes:
+                pace = self.progress.seconds / step if step else 1.0
+                self.changes += [Change.of(wish, step, pace) for wish in wishes]
+                if self.world.main:
+                    write_changes(self.state, self.changes)
+                self.world.barrier()
+        for change in self.changes:
+            if change.step == step:
+                self.schedule = change.apply(self.schedule)
+
+    def _step(self) -> dict[str, Any]:
+        """One update, the progress that it makes, and its row in the metrics."""
+        started = time.perf_counter()
+        step, steps = self.progress.step, self.schedule.steps
+        row, own_tokens, reason = self._update()
+        seconds = self._awake(time.perf_counter() - started)
+        [tokens] = self.world.sum([own_tokens])
+        self.progress = replace(
+            self.progress,
+            step=step + 1,
+            tokens=self.progress.tokens + int(tokens),
+            seconds=self.progress.seconds + seconds,
+            skipped=self.progress.skipped + (reason is not None),
+        )
+        row |= {"step": step + 1, "steps": steps, "tokens": self.progress.tokens}
+        row |= self._timing(tokens / seconds, steps) | ({"skipped": reason} if reason else {})
+        if self.log is not None:
+            self.log.add(row)
+        if reason and self.skips is not None:
+            documents = self.objective.documents(step) if isinstance(self.objective, KnowsDocuments) else []
+            self.skips.add(
+                {key: row[key] for key in ("step", "skipped", "loss", "grad_norm")} | {"documents": documents}
+            )
+        self.losses.append(row["loss"])
+        return row
+
+    def _update(self) -> tuple[dict[str, Any], int, Reason | None]:
+        """One optimiser step over all micro-batches of all processes, normalised by their true total weight."""
+        self.decoder.train()  # whoever looked on may have asked it questions
+        step = self.progress.step
+        batches = self.objective.batches(step)
+        [weight] = self.world.sum([sum(batch.weight for batch in batches)])
+        own = 0.0
+        for batch in batches:
+            loss = self.objective.loss(self.decoder, batch) / weight
+            loss.backward()  # type: ignore[no-untyped-call]
+            own += loss.item()
+        [total] = self.world.sum([own])
+        self.world.gradients(self.decoder)
+        norm = self.world.clip(self.decoder.parameters(), self.settings.gradient_clip)
+        reason = self.watchman.judge(total, norm)
+        set_rates(self.optimisers, self.settings.rates, self.schedule.factor(step), step)
+        for optimiser in self.optimisers:
+            if reason is None:
+                optimiser.step()
+            optimiser.zero_grad()
+        rate = self.optimisers[0].param_groups[0]["lr"]
+        row = {"loss": total, **self.objective.describe(total), "lr": rate, "grad_norm": norm}
+        return row, sum(batch.tokens for batch in batches), reason
+
+    def _awake(self, seconds: float) -> float:
+        """The step's time without what the machine slept, or the process was stopped for, meanwhile."""
+        usual = statistics.median(self.recent) if self.recent else math.inf
+        if seconds > max(30.0, _ASLEEP * usual):
+            return usual
+        self.recent.append(seconds)
+        return max(seconds, 1e-9)
+
+    def _timing(self, rate: float, steps: int) -> dict[str, float | None]:
+        progress, peak = self.progress, self.settings.peak_flops
+        used = rate * self.flops / (peak * self.world.size) if peak else None
+        return {
+            "tokens_per_second": round(rate),
+            "utilisation": None if used is None else round(used, 4),
+            "elapsed": round(progress.seconds, 2),
+            "remaining": round(progress.seconds / progress.step * (steps - progress.step), 1),
+        }
+
+    def _save(self) -> None:
+        save_checkpoint(self.state, self.decoder, self.optimisers, self.progress, self.world)
+        self.saved = time.monotonic()
+
+    def _save_if_there_is_room(self) -> None:
+        """A full disk does not end the run: the last good checkpoint stays, and the next due one is tried."""
+        try:
+            self._save()
+        except DiskFull:
+            self.saved = time.monotonic()
+            self.warn(
+                f"The disk that holds {self.state} is full: step {self.progress.step} could not be saved, the last "
+                "checkpoint before it is kept. Training goes on and tries again; free some space."
+            )
+
+    def _hopeless(self, row: dict[str, Any]) -> NumericalError:
+        what = "non-finite numbers" if row["skipped"] == "non-finite" else "losses or gradients far above all before"
+        known = (
+            " skipped.jsonl lists the documents of those batches." if isinstance(self.objective, KnowsDocuments) else ""
+        )
+        return NumericalError(
+            f"Training met {what} in {self.watchman.in_a_row} steps in a row, up to step {self.progress.step}.{known} "
+            "Start again with another seed, or with other minutes, which plan another model."
+        )
+
+    def _result(self) -> TrainResult:
+        progress, peak = self.progress, self.settings.peak_flops
+        tail = [loss for loss in self.losses[-max(1, progress.step // 20) :] if math.isfinite(loss)]
+        used = None
+        if peak and progress.seconds:
+            used = progress.tokens * self.flops / progress.seconds / (peak * self.world.size)
+        mean = sum(tail) / len(tail) if tail else math.nan
+        return TrainResult(progress.step, progress.tokens, progress.seconds, mean, used, progress.skipped)
 
 
-def _update(
-    decoder: Decoder,
-    objective: Objective,
-    settings: TrainSettings,
-    optimisers: list[torch.optim.Optimizer],
-    step: int,
-) -> tuple[dict[str, Any], int]:
-    """One optimiser step over all micro-batches, normalised by their true total weight."""
-    decoder.train()  # whoever looked on may have asked it questions
-    batches = objective.batches(step)
-    weight = sum(batch.weight for batch in batches)
-    total = 0.0
-    for batch in batches:
-        loss = objective.loss(decoder, batch) / weight
-        loss.backward()  # type: ignore[no-untyped-call]
-        total += loss.item()
-    norm = float(torch.nn.utils.clip_grad_norm_(decoder.parameters(), settings.gradient_clip))
-    finite = math.isfinite(total) and math.isfinite(norm)
-    factor = settings.schedule.factor(step)
-    for optimiser in optimisers:
-        for group in optimiser.param_groups:
-            group["lr"] = group["peak"] * factor
-        if finite:
-            optimiser.step()
-        optimiser.zero_grad()
-    rate = optimisers[0].param_groups[0]["lr"]
-    row = {"loss": total, **objective.describe(total), "lr": rate, "grad_norm": norm}
-    return {**row, "finite": finite}, sum(batch.tokens for batch in batches)
-
-
-def _timing(
-    flops: float, settings: TrainSettings, progress: Progress, rate: float, steps: int
-) -> dict[str, float | None]:
-    per_step = progress.seconds / progress.step
-    used = rate * flops / settings.peak_flops if settings.peak_flops else None
-    return {
-        "utilisation": None if used is None else round(used, 4),
-        "elapsed": round(progress.seconds, 2),
-        "remaining": round(per_step * (steps - progress.step), 1),
-    }
+def _watchman(rule: SpikeRule | None, rows: Sequence[dict[str, Any]]) -> Watchman:
+    """A watchman who has seen these steps."""
+    watchman = Watchman(rule)
+    for row in rows:
+        loss, norm = number(row["loss"]), number(row["grad_norm"])
+        finite = math.isfinite(loss) and math.isfinite(norm)
+        watchman.note(loss, norm, row.get("skipped", None if finite else "non-finite"))
+    return watchman
 
 
 def _flops_per_token(decoder: Decoder, objective: Objective) -> float:
@@ -173,37 +288,3 @@ def _flops_per_token(decoder: Decoder, objective: Objective) -> float:
     whole = decoder.config.training_flops_per_token(getattr(objective, "context", decoder.config.context))
     learns = parameter_groups(decoder)["matrices"]
     return whole if learns else whole - 2 * decoder.config.matmul_parameters
-
-
-def _resume_metrics(path: Path, step: int) -> list[dict[str, Any]]:
-    """Keeps the lines up to the checkpoint: what was done after it will be done again."""
-    rows = []
-    if path.exists():
-        for line in path.read_text("utf-8").splitlines():
-            try:
-                row = json.loads(line)
-            except ValueError:
-                continue
-            if row["step"] <= step:
-                rows.append(row)
-        atomic.write_text(path, "".join(map(_line, rows)))
-    return rows
-
-
-def _line(row: dict[str, Any]) -> str:
-    """A row as a line of JSON, which knows no NaN and no infinity: such a number is null."""
-    found = {
-        key: None if isinstance(value, float) and not math.isfinite(value) else value for key, value in row.items()
-    }
-    return json.dumps(found, allow_nan=False) + "\n"
-
-
-def _number(value: float | None) -> float:
-    """A figure of a row that was read: null is not a number."""
-    return math.nan if value is None else value
-
-
-def _bad_steps(rows: list[dict[str, Any]]) -> int:
-    """How many steps up to the last one met non-finite numbers, without a good one between them."""
-    finite = [math.isfinite(_number(row["loss"])) and math.isfinite(_number(row["grad_norm"])) for row in rows]
-    return next((count for count, good in enumerate(reversed(finite)) if good), len(finite))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from torch import Tensor
 
@@ -32,4 +32,13 @@ class Objective(Protocol):
 
     def describe(self, loss: float) -> dict[str, float]:
         """Further figures for the metrics file, from the mean loss (bits per byte, ...)."""
+        ...
+
+
+@runtime_checkable
+class KnowsDocuments(Protocol):
+    """An objective that can tell which documents a step's batch was made of."""
+
+    def documents(self, step: int) -> list[str]:
+        """The documents' ids (SHA-256), over all processes."""
         ...

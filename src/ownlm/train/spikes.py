@@ -1,0 +1,64 @@
+"""Which steps must not change the weights: numbers that are none, and losses or gradients far outside what was seen."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections import deque
+from dataclasses import dataclass
+from typing import Literal
+
+Reason = Literal["non-finite", "spike"]
+
+
+@dataclass(frozen=True)
+class SpikeRule:
+    """A step is a spike when its loss lies `deviations` standard deviations, and `share` of the mean, above the mean of
+    the last `window` good steps, or its gradient's norm is `gradients` times their median.
+
+    Nothing is judged before half a window of good steps.
+    """
+
+    window: int = 64
+    deviations: float = 6.0
+    share: float = 0.1
+    gradients: float = 20.0
+
+
+class Watchman:
+    """Judges steps one after the other; the same steps give the same judgements, so that a resumed run agrees."""
+
+    def __init__(self, rule: SpikeRule | None) -> None:
+        self._rule = rule
+        self._losses: deque[float] = deque(maxlen=rule.window if rule else 1)
+        self._norms: deque[float] = deque(maxlen=rule.window if rule else 1)
+        self.in_a_row = 0
+        self.skipped = 0
+
+    def judge(self, loss: float, norm: float) -> Reason | None:
+        """Why a step with this loss and gradient norm is to be skipped; None for a good one, which is remembered."""
+        reason = self._reason(loss, norm)
+        self.note(loss, norm, reason)
+        return reason
+
+    def note(self, loss: float, norm: float, reason: Reason | None) -> None:
+        """Remembers a step that was judged before."""
+        if reason is None:
+            self._losses.append(loss)
+            self._norms.append(norm)
+            self.in_a_row = 0
+        else:
+            self.in_a_row += 1
+            self.skipped += 1
+
+    def _reason(self, loss: float, norm: float) -> Reason | None:
+        if not math.isfinite(loss) or not math.isfinite(norm):
+            return "non-finite"
+        rule = self._rule
+        if rule is None or len(self._losses) < rule.window // 2:
+            return None
+        mean = statistics.fmean(self._losses)
+        margin = max(rule.deviations * statistics.pstdev(self._losses), rule.share * abs(mean))
+        if loss > mean + margin or norm > rule.gradients * statistics.median(self._norms):
+            return "spike"
+        return None

@@ -1,0 +1,50 @@
+"""What was asked of a run while it trained, written down before it takes effect, so that a resumed run agrees."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from ownlm.runtime import atomic
+from ownlm.train.control import Finish, Wish
+from ownlm.train.schedule import Schedule
+
+TURNS = "turns.jsonl"
+
+
+@dataclass(frozen=True)
+class Change:
+    """At `step` the run is told to finish (`more` None), or to make `more` steps than it had before it."""
+
+    step: int
+    more: int | None = None
+
+    @classmethod
+    def of(cls, wish: Wish, step: int, seconds_per_step: float) -> Change:
+        """A wish as steps: how long a step takes is known now and may differ when the run is resumed."""
+        if isinstance(wish, Finish):
+            return cls(step)
+        return cls(step, max(1, math.ceil(wish.seconds / max(seconds_per_step, 1e-9))))
+
+    def apply(self, schedule: Schedule) -> Schedule:
+        """The schedule from `step` on."""
+        return schedule.finishing(self.step) if self.more is None else schedule.extended(self.step, self.more)
+
+
+def read_changes(folder: Path) -> list[Change]:
+    """The changes so far, in their order; a last line that was cut off never took effect."""
+    path, found = folder / TURNS, []
+    for line in path.read_text("utf-8").splitlines() if path.exists() else ():
+        try:
+            found.append(Change(**json.loads(line)))
+        except (ValueError, TypeError):
+            break
+    return found
+
+
+def write_changes(folder: Path, changes: Sequence[Change]) -> None:
+    """Replaces the file; it is on the disk when this returns."""
+    atomic.write_text(folder / TURNS, "".join(json.dumps(asdict(change)) + "\n" for change in changes))
