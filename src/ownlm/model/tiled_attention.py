@@ -81,18 +81,24 @@ def _backward(
     grad: Tensor, q: Tensor, k: Tensor, v: Tensor, out: Tensor, store: Tensor, first: Tensor | None, scale: float
 ) -> tuple[Tensor, Tensor, Tensor]:
     rows, time, _ = q.shape
-    dq, dk, dv = torch.empty_like(q), torch.zeros_like(k), torch.zeros_like(v)
-    delta = (grad.float() * out.float()).sum(-1, keepdim=True).to(grad.dtype)
-    for row, query, key, offset, shape in _tiles(rows, time):
+    dq, dk, dv = torch.empty_like(q), torch.empty_like(k), torch.empty_like(v)
+    # From the last block of queries on: it writes every key's gradient that it sees, and those before it add to that.
+    for row, query, key, offset, shape in reversed(list(_tiles(rows, time))):
         low = _lowest(first, row, query)
         seen = slice(low, key.stop)
         probabilities = _view(store, offset, (shape[0], shape[1], key.stop - low))
         upstream = grad[row, query]
-        dv[row, seen] += torch.bmm(probabilities.transpose(1, 2), upstream)
+        delta = (upstream.float() * out[row, query].float()).sum(-1, keepdim=True).to(grad.dtype)
         dscores = torch.bmm(upstream, v[row, seen].transpose(1, 2))
-        dscores.sub_(delta[row, query]).mul_(probabilities)
-        dq[row, query] = torch.bmm(dscores, k[row, seen])
-        dk[row, seen] += torch.bmm(dscores.transpose(1, 2), q[row, query])
+        dscores.sub_(delta).mul_(probabilities)
+        torch.bmm(dscores, k[row, seen], out=dq[row, query])
+        if key.stop == time:
+            torch.bmm(probabilities.transpose(1, 2), upstream, out=dv[row, seen])
+            torch.bmm(dscores.transpose(1, 2), q[row, query], out=dk[row, seen])
+            dv[row, :low], dk[row, :low] = 0, 0
+        else:
+            dv[row, seen].baddbmm_(probabilities.transpose(1, 2), upstream)
+            dk[row, seen].baddbmm_(dscores.transpose(1, 2), q[row, query])
     return dq.mul_(scale), dk.mul_(scale), dv
 
 
