@@ -2,7 +2,7 @@
 
     python benchmarks/pretrain_resume.py [--quick] [--kills 20]
 
-A process trains a small decoder with gradient accumulation, a batch ramp, documents kept apart and one spike on the way.
+A process trains a small decoder with gradient accumulation, a batch ramp, documents kept apart and one spike.
 It is killed (SIGKILL, or TerminateProcess on Windows) at random moments, every fifth time while it starts, and started
 again. Counted are the steps that are missing, repeated or different in the metrics, and the final weights that differ,
 against a run that nobody disturbed.
