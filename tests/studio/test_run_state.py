@@ -14,6 +14,7 @@ from filelock import FileLock
 from ownlm.store.workspace import Workspace
 from ownlm.studio import run_state
 from ownlm.studio.run_state import RunReader
+from ownlm.train.control import FileControl, Finish, ask_finish
 from studio_types import FORECAST, curve, make_models, samples, write_lines
 
 NO_PROCESS = 2**22 + 7
@@ -106,6 +107,38 @@ def test_a_new_run_takes_the_place_of_an_older_one(workspace: Workspace) -> None
     with running(workspace, key="new"):
         view = RunReader(workspace).view()
     assert [training.id for training in view.trainings] == ["new"]
+
+
+def test_only_a_pre_training_that_goes_on_and_listens_can_be_steered(workspace: Workspace) -> None:
+    reader = RunReader(workspace)
+    with running(workspace, key="new") as folder:
+        first = reader.view()
+        assert first.current is not None and first.current.steering is None
+        FileControl(folder / "run-state")
+        second = reader.view()
+        assert second.current is not None and second.current.steering is not None
+        assert second.version > first.version
+        ask_finish(folder / "run-state")
+        third = reader.view()
+        assert third.version > second.version
+        assert third.current is not None and third.current.steering is not None
+        assert third.current.steering.asked == (Finish(),)
+        assert reader.view().version == third.version
+    last = reader.view().current
+    assert last is not None and last.steering is None, "it was cut off"
+    with running(workspace, "instructed", "tuned", base="new") as folder:
+        FileControl(folder / "run-state")
+        found = reader.view().current
+        assert found is not None and (found.stage, found.steering) == ("instructed", None)
+
+
+def test_a_view_may_be_read_anew(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(run_state, "REFRESH", 1000.0)
+    reader = RunReader(workspace)
+    assert not reader.view(anew=True).running
+    progress(workspace, os.getpid())
+    assert not reader.view().running
+    assert reader.view(anew=True).running
 
 
 def test_an_abandoned_build_does_not_take_the_place_of_a_finished_model(workspace: Workspace) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 MOST_POINTS = 300
 LONGEST_WINDOW = 40
@@ -13,19 +13,27 @@ ZOOM = 2.8
 INK, GRID, LINE, FAINT, FORECAST = "#868d9c", "rgba(134,141,156,.18)", "#6d66f0", "rgba(109,102,240,.28)", "#0f9f90"
 """Colours that read well on the light and on the dark page: a canvas knows no CSS variables."""
 
+AXIS: dict[str, Any] = {
+    "axisLine": {"show": False}, "axisTick": {"show": False},
+    "axisLabel": {"color": INK, "fontSize": 11, "hideOverlap": True}, "splitLine": {"lineStyle": {"color": GRID}},
+    "nameTextStyle": {"color": INK, "fontSize": 11},
+}  # fmt: skip
+"""The look of both axes."""
 Points = Sequence[tuple[int, float]]
+X = TypeVar("X", int, float)
 
 
-def thinned(points: Points, most: int = MOST_POINTS) -> list[tuple[int, float]]:
+def thinned(points: Sequence[tuple[X, float]], most: int = MOST_POINTS) -> list[tuple[X, float]]:
     """At most this many points, each the mean of its neighbours, at the step of the last of them."""
     width = -(-len(points) // most)
     groups = [points[at : at + width] for at in range(0, len(points), max(1, width))]
     return [(group[-1][0], round(sum(y for _, y in group) / len(group), 4)) for group in groups]
 
 
-def smoothed(points: Points) -> list[tuple[int, float]]:
+def smoothed(points: Sequence[tuple[X, float]]) -> list[tuple[X, float]]:
     """The mean of the latest eighth of the points, `LONGEST_WINDOW` at most: it keeps up with the steep beginning."""
-    total, first, found = 0.0, 0, []
+    total, first = 0.0, 0
+    found: list[tuple[X, float]] = []
     for at, (x, y) in enumerate(points):
         total += y
         while at - first >= min(LONGEST_WINDOW, 1 + at // 8):
@@ -44,11 +52,6 @@ def options(
     """
     points = [(x, y) for x, y in points if math.isfinite(y)]
     low, high, outcome = _finite(forecast.get("low")), _finite(forecast.get("high")), _finite(outcome)
-    axis: dict[str, Any] = {
-        "axisLine": {"show": False}, "axisTick": {"show": False},
-        "axisLabel": {"color": INK, "fontSize": 11, "hideOverlap": True}, "splitLine": {"lineStyle": {"color": GRID}},
-        "nameTextStyle": {"color": INK, "fontSize": 11},
-    }  # fmt: skip
     bottom, top = _span(points, low, outcome)
     lines: list[dict[str, Any]] = []
     if outcome is not None:
@@ -65,10 +68,10 @@ def options(
         "grid": {"left": 4, "right": 12, "top": 26, "bottom": 4, "containLabel": True},
         "tooltip": {"trigger": "axis", "confine": True, "order": "valueAsc"},
         "aria": {"enabled": True, "label": {"description": _spoken(points, unit)}},
-        "xAxis": {**axis, "type": "log" if logarithmic else "value", "min": 1 if logarithmic else 0,
+        "xAxis": {**AXIS, "type": "log" if logarithmic else "value", "min": 1 if logarithmic else 0,
                   "max": max(steps, 2), "splitLine": {"show": False}},
-        "yAxis": {**axis, "type": "value", "name": unit, "nameGap": 10, "min": bottom, "max": top,
-                  "nameTextStyle": {**axis["nameTextStyle"], "align": "left", "padding": [0, 0, 0, -14]}},
+        "yAxis": {**AXIS, "type": "value", "name": unit, "nameGap": 10, "min": bottom, "max": top,
+                  "nameTextStyle": {**AXIS["nameTextStyle"], "align": "left", "padding": [0, 0, 0, -14]}},
         "series": [
             {"name": "batch", "type": "line", "data": thinned(points), "showSymbol": False, "clip": True,
              "lineStyle": {"width": 1, "color": FAINT}, "itemStyle": {"color": FAINT}},

@@ -14,9 +14,10 @@ from pathlib import Path
 from typing import Any
 
 from ownlm.runtime.processes import is_running
-from ownlm.store.workspace import Workspace
+from ownlm.store.workspace import RUN_STATE, Workspace
 from ownlm.studio.builds import resuming, unfinished
 from ownlm.studio.jsonl import JsonLines, read_json
+from ownlm.studio.steering import Steering, read_steering
 
 STAGES = {"base": "Pre-training", "instructed": "Fine-tuning", "aligned": "Alignment"}
 REFRESH = 0.5
@@ -35,7 +36,7 @@ class StageLine:
 
 @dataclass
 class Training:
-    """A model's training; `live` while a process works on it."""
+    """A model's training; `live` while a process works on it, `steering` where that may be asked for something."""
 
     id: str
     name: str
@@ -45,6 +46,7 @@ class Training:
     metrics: dict[str, Any] = field(default_factory=dict)
     rows: list[dict[str, Any]] = field(default_factory=list)
     samples: list[dict[str, Any]] = field(default_factory=list)
+    steering: Steering | None = None
 
     @property
     def last(self) -> dict[str, Any]:
@@ -102,10 +104,10 @@ class RunReader:
         self._files: dict[tuple[str, str], JsonLines] = {}
         self._view, self._read_at, self._seen = RunView(), 0.0, ""
 
-    def view(self) -> RunView:
-        """The state now, at most `REFRESH` seconds old."""
+    def view(self, anew: bool = False) -> RunView:
+        """The state now, at most `REFRESH` seconds old, or read `anew`."""
         with self._lock:
-            if time.monotonic() - self._read_at > REFRESH:
+            if anew or time.monotonic() - self._read_at > REFRESH:
                 self._view = self._refresh()
                 self._read_at = time.monotonic()
             return self._view
@@ -124,7 +126,7 @@ class RunReader:
         self._files = {key: lines for key, lines in self._files.items() if key[0] in known}
         pid = progress.get("pid")
         running = isinstance(pid, int) and progress.get("stage") is not None and is_running(pid)
-        seen = repr((progress, running, [(each.id, each.live) for each in trainings]))
+        seen = repr((progress, running, [(each.id, each.live, each.steering) for each in trainings]))
         changed, self._seen = new or seen != self._seen, seen
         minutes = progress.get("minutes")
         return RunView(
@@ -161,7 +163,10 @@ class RunReader:
         """Those that were cut off after the newest model was finished, then those that are running."""
         for build in unfinished(self._workspace):
             if build.kind == "model":
-                yield Training(build.id, build.name, build.stage, build.live, build.inputs), build.folder
+                training = Training(build.id, build.name, build.stage, build.live, build.inputs)
+                if build.live and build.stage == "base":
+                    training.steering = read_steering(build.folder / RUN_STATE)
+                yield training, build.folder
 
     def _forecast(self, trainings: list[Training]) -> dict[str, Any]:
         """What the plan of this run expected; before the first training that of the newest plan."""

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from ownlm.runtime.errors import ArtifactDamaged, ArtifactNotFound
 from ownlm.serve.context import ServeContext
 from ownlm.store.artifact import Artifact
+from ownlm.studio.base_runs import BaseRuns
 from ownlm.studio.jsonl import read_json
 from ownlm.studio.lineage import Shelf
 from ownlm.studio.run_state import RunReader
@@ -34,6 +35,7 @@ class Studio:
     def __post_init__(self) -> None:
         self.shelf = Shelf(self.context)
         self.runs = RunReader(self.context.workspace)
+        self.base_runs = BaseRuns(self.context.workspace)
         self.trainer = Trainer(self.context.workspace, self.settings.align, self.settings.minutes)
 
     def artifact(self, name: str) -> Artifact | None:

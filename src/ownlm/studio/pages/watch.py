@@ -8,6 +8,8 @@ from nicegui import run, ui
 
 from ownlm.render.html import count, duration, visible
 from ownlm.studio import curve
+from ownlm.studio.pages.comparison import Comparison
+from ownlm.studio.pages.steering import SteeringCard
 from ownlm.studio.run_state import STAGES, RunView, StageLine, Training
 from ownlm.studio.state import Studio
 from ownlm.studio.theme import button, frame, meter, show, tag, words
@@ -55,6 +57,7 @@ class WatchPage:
                         self._scale.props('aria-pressed="false"')
                     self._chart = ui.echart(curve.options([], 1, "", {}, None, False)).classes("curve")
                     self._forecast = words("", "p", "soft small")
+                self._steering = SteeringCard(self._redraw)
                 with tag("section", "card last").props('aria-label="Stages"') as self._stages_card:
                     words("The chain", "h2")
                     self._stages = tag("ol", "stages")
@@ -63,15 +66,18 @@ class WatchPage:
                     words("Language appears", "h2")
                     self._growth_lead = words("", "p", "soft small")
                 self._growth = tag("div", "growth")
+        self._comparison = Comparison(self._studio.base_runs)
 
     async def _refresh(self) -> None:
         view = await run.io_bound(self._studio.runs.view)
         if view is not None:  # None: the server is going down
             self._draw(view)
+            present = next((each.id for each in view.trainings if each.stage == "base"), "")
+            await self._comparison.refresh(view.version, present)
 
     def _redraw(self) -> None:
         self._drawn.clear()
-        self._draw(self._studio.runs.view())
+        self._draw(self._studio.runs.view(anew=True))
 
     def _switch_scale(self) -> None:
         self._logarithmic = not self._logarithmic
@@ -103,6 +109,7 @@ class WatchPage:
         if self._changed("curve", (training and training.id, len(points), view.forecast, self._logarithmic)):
             self._draw_curve(view, training, points)
         self._draw_tiles(view, training)
+        self._steering.draw(training)
         samples = next((each for each in view.trainings if each.samples), None)
         if self._changed("growth", (samples and samples.id, len(samples.samples) if samples else 0)):
             self._draw_growth(samples)
