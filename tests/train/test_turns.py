@@ -228,3 +228,14 @@ def test_metrics_that_found_no_room_are_written_later(tmp_path: Path, monkeypatc
     assert [json.loads(line)["step"] for line in (tmp_path / "metrics.jsonl").read_text().splitlines()] == [1, 2, 3]
     again = JsonLog(tmp_path / "metrics.jsonl", 2)
     assert [row["step"] for row in again.rows] == [1, 2]
+
+
+def test_what_is_done_again_is_said(tmp_path: Path) -> None:
+    with pytest.raises(Interrupted):
+        run(tmp_path, stop_at=10)
+    with (tmp_path / "metrics.jsonl").open("a") as file:
+        file.writelines(f'{{"step": {step}, "loss": 1.0, "grad_norm": 1.0}}\n' for step in (11, 12, 13))
+    said: list[str] = []
+    settings = TrainSettings(Schedule(40), spikes=SpikeRule(window=8))
+    train(tiny.decoder(), OBJECTIVE, settings, tmp_path, tmp_path / "run-state", Interruption(), say=said.append)
+    assert said == ["Goes on from the checkpoint of step 10; 3 steps after it are done again."]

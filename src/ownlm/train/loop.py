@@ -71,20 +71,23 @@ def train(
     *,
     control: Control | None = None,
     world: World = World(),
+    say: Callable[[str], None] | None = None,
     warn: Callable[[str], None] | None = None,
 ) -> TrainResult:
     """Trains `decoder` in place until the schedule ends; checkpoints go to `state`, metrics to `folder`.
 
     If `state` holds a checkpoint the run goes on from it, with the same numbers as if it had never stopped. `control`
     is asked before every step whether to finish or to go on for longer. Every process of `world` calls this with its
-    own share of the batches; the first one writes, and calls the hooks.
+    own share of the batches; the first one writes, and calls the hooks. `say` and `warn` get sentences for people.
 
     Raises:
         Interrupted: a stop was asked for; the run was saved.
         NumericalError: too many steps in a row had to be left out.
         DiskFull: there is no room for two checkpoints at the start, or for one when the run is to be stopped.
     """
-    return _Run(decoder, objective, settings, folder, state, world, warn).go(interruption, on_step, on_metrics, control)
+    return _Run(decoder, objective, settings, folder, state, world, say, warn).go(
+        interruption, on_step, on_metrics, control
+    )
 
 
 class _Run:
@@ -98,6 +101,7 @@ class _Run:
         folder: Path,
         state: Path,
         world: World,
+        say: Callable[[str], None] | None,
         warn: Callable[[str], None] | None,
     ) -> None:
         self.decoder, self.objective, self.settings, self.world = decoder, objective, settings, world
@@ -109,6 +113,9 @@ class _Run:
         self.progress = found or Progress()
         self.log = JsonLog(folder / METRICS, self.progress.step) if world.main else None
         self.skips = JsonLog(folder / SKIPPED, self.progress.step) if world.main else None
+        if found is not None and self.log is not None and say is not None:
+            again = f"; {self.log.dropped} steps after it are done again" if self.log.dropped else ""
+            say(f"Goes on from the checkpoint of step {found.step:,}{again}.")
         rows = world.broadcast(self.log.rows if self.log else [])
         self.losses = [number(row["loss"]) for row in rows]
         self.watchman = _watchman(settings.spikes, rows)
@@ -202,12 +209,12 @@ class _Run:
         step = self.progress.step
         batches = self.objective.batches(step)
         [weight] = self.world.sum([sum(batch.weight for batch in batches)])
-        own = 0.0
+        losses = []
         for batch in batches:
             loss = self.objective.loss(self.decoder, batch) / weight
             loss.backward()  # type: ignore[no-untyped-call]
-            own += loss.item()
-        [total] = self.world.sum([own])
+            losses.append(loss.detach())
+        [total] = self.world.sum([sum(loss.item() for loss in losses)])
         self.world.gradients(self.decoder)
         norm = self.world.clip(self.decoder.parameters(), self.settings.gradient_clip)
         reason = self.watchman.judge(total, norm)

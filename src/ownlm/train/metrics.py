@@ -21,7 +21,9 @@ class JsonLog:
     def __init__(self, path: Path, step: int) -> None:
         """Keeps the lines up to `step`: what was done after the checkpoint will be done again."""
         self.path = path
-        self.rows = _read(path, step)
+        every = _read(path)
+        self.rows = [row for row in every if row["step"] <= step]
+        self.dropped = len(every) - len(self.rows)
         if path.exists():
             atomic.write_text(path, "".join(map(as_line, self.rows)))
         self._end = path.stat().st_size if path.exists() else 0
@@ -57,13 +59,11 @@ def number(value: float | None) -> float:
     return math.nan if value is None else value
 
 
-def _read(path: Path, step: int) -> list[dict[str, Any]]:
+def _read(path: Path) -> list[dict[str, Any]]:
     rows = []
     for line in path.read_text("utf-8").splitlines() if path.exists() else ():
         try:
-            row = json.loads(line)
+            rows.append(json.loads(line))
         except ValueError:
             continue
-        if row["step"] <= step:
-            rows.append(row)
     return rows
