@@ -2,7 +2,7 @@ import xml.etree.ElementTree as ET
 
 import pytest
 
-from ownlm.render.plots import Mark, Series, bars, curve, ranges, running_mean
+from ownlm.render.plots import Band, Mark, Series, bars, curve, ranges, running_mean, scatter_png
 
 MARKS = [Mark("before $x^", 0.3, 0.2, 0.4), Mark("<b>after</b>", 0.5, 0.45, 0.55, ours=True), Mark("plain", 0.1)]
 
@@ -41,3 +41,11 @@ def test_the_style_of_others_is_left_alone() -> None:
 
 def test_running_mean() -> None:
     assert running_mean([1, 2, 3, 4, 5], 3) == pytest.approx([1, 1.5, 2, 3, 4])
+
+
+def test_a_scatter_is_a_png_that_shows_its_curves() -> None:
+    band = Band("1M $parameters", [1, 10, 100], [2.0, 1.5, 1.2], [1.9, 1.4, 1.1], [2.1, 1.6, 1.3])
+    dots = Series("", [2, 50], [1.9, 1.3])
+    plain, drawn = scatter_png([dots], [], "x", "y"), scatter_png([dots], [band], "x", "y")
+    assert plain[:8] == drawn[:8] == b"\x89PNG\r\n\x1a\n"
+    assert plain != drawn == scatter_png([dots], [band], "x", "y")

@@ -10,8 +10,10 @@ from typing import Any
 
 from ownlm.model.config import DecoderConfig
 from ownlm.model.kernels import Kernels
+from ownlm.recipe.memory import Memory
 from ownlm.runtime import atomic
 from ownlm.train.optimisers import Rates
+from ownlm.train.schedule import Schedule
 
 PLAN = "plan.json"
 
@@ -41,9 +43,11 @@ class Seconds:
 
 @dataclass(frozen=True)
 class Plan:
-    """See the module. `rows` x `context` tokens a step; `reasons` are (name, value, why) for people.
+    """See the module. A step has `micro_batches` of `rows` windows of `context` tokens.
 
-    `packed_rows`: see `Machine`; who opens the model quantised goes by it.
+    `warmup` and `decay` are the schedule's shares of the steps. `memory` is what training is expected to take, `law`
+    says in words what forecast the loss. `reasons` are (name, value, why) for people. `packed_rows`: see `Machine`;
+    who opens the model quantised goes by it.
     """
 
     minutes: float
@@ -76,11 +80,21 @@ class Plan:
     forecast: Forecast
     reasons: tuple[tuple[str, str, str], ...] = field(default=())
     packed_rows: dict[str, int] = field(default_factory=dict)
+    micro_batches: int = 1
+    warmup: float = 0.03
+    decay: float = 0.5
+    memory: Memory | None = None
+    law: str = ""
 
     @property
     def batch_tokens(self) -> int:
         """Tokens a step."""
-        return self.rows * self.context
+        return self.rows * self.micro_batches * self.context
+
+    @property
+    def schedule(self) -> Schedule:
+        """The learning rates' course over the plan's steps."""
+        return Schedule(self.steps, warmup=self.warmup, decay=self.decay)
 
     @property
     def peak_flops(self) -> float:
@@ -104,4 +118,6 @@ class Plan:
         del data["batch_tokens"]
         parts: dict[str, type[Any]] = {"kernels": Kernels, "rates": Rates, "seconds": Seconds, "forecast": Forecast}
         data |= {name: part(**data[name]) for name, part in parts.items()}
+        if data.get("memory"):
+            data["memory"] = Memory(**data["memory"])
         return cls(**data | {"reasons": tuple((a, b, c) for a, b, c in data["reasons"])})

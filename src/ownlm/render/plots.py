@@ -83,6 +83,53 @@ def curve(series: Sequence[Series], x_label: str, y_label: str, smooth: int = 0,
     return _draw(paint, width, 0.46 * width)
 
 
+@dataclass(frozen=True)
+class Band:
+    """A line with an interval around it: `x`, `y`, `low` and `high` of equal length."""
+
+    label: str
+    x: Sequence[float]
+    y: Sequence[float]
+    low: Sequence[float]
+    high: Sequence[float]
+
+
+def scatter_png(
+    dots: Sequence[Series], curves: Sequence[Band], x_label: str, y_label: str, width: float = 6.4
+) -> bytes:
+    """Dots and the curves that were laid through them, both axes logarithmic, as a PNG for a file.
+
+    Dots and curves of the same place in their lists have the same colour.
+    """
+    import matplotlib
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import LogLocator, NullFormatter
+
+    buffer = io.BytesIO()
+    with _STYLING, matplotlib.rc_context(_STYLE):
+        figure = Figure(figsize=(width, 0.66 * width), layout="constrained")
+        axes = figure.add_subplot()
+        for each, colour in zip(curves, (ACCENT, SECOND, MUTED, INK), strict=False):
+            axes.plot(each.x, each.y, color=colour, linewidth=1.6, label=each.label)
+            axes.fill_between(each.x, each.low, each.high, color=colour, alpha=0.12, linewidth=0)
+        for group, colour in zip(dots, (ACCENT, SECOND, MUTED, INK), strict=False):
+            axes.plot(group.x, group.y, "o", color=colour, markersize=5)
+        axes.set_xscale("log")
+        axes.set_yscale("log")
+        axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axes.xaxis.set_major_formatter("{x:g}")
+        axes.xaxis.set_minor_formatter(NullFormatter())
+        axes.yaxis.set_major_formatter("{x:g}")
+        axes.yaxis.set_minor_formatter("{x:g}")
+        axes.tick_params(axis="y", which="minor", labelsize=8)
+        axes.set_xlabel(x_label)
+        axes.set_ylabel(y_label)
+        if curves:
+            axes.legend(frameon=False)
+        figure.savefig(buffer, format="png", dpi=150, metadata={"Software": None})
+    return buffer.getvalue()
+
+
 def running_mean(values: Sequence[float], window: int) -> list[float]:
     """The mean of the last `window` values at each place (of fewer at the beginning)."""
     means, total = [], 0.0
