@@ -11,6 +11,7 @@ from typing import Any
 from ownlm.data.corpus import CorpusSettings
 from ownlm.evaluate.yaml_lines import Source as Yaml
 from ownlm.evaluate.yaml_lines import Step, read_yaml
+from ownlm.recipe.hyperparameters import Hyperparameters, value_of
 from ownlm.runtime.errors import BudgetError, RecipeError
 from ownlm.store.workspace import NAME
 
@@ -68,9 +69,10 @@ class Recipe:
     corpus: CorpusPart = field(default_factory=CorpusPart)
     align: AlignPart = field(default_factory=AlignPart)
     path: Path | None = None
+    pretrain: Hyperparameters = field(default_factory=Hyperparameters)
 
 
-_PARTS: dict[str, type[Any]] = {"corpus": CorpusPart, "align": AlignPart}
+_PARTS: dict[str, type[Any]] = {"corpus": CorpusPart, "pretrain": Hyperparameters, "align": AlignPart}
 _NUMBERS = {
     "minutes": (0, 1e6), "seed": (0, 2**31), "max_megabytes": (0.01, 1e9), "heldout": (0.001, 0.5), "beta": (1e-4, 100),
     "samples": (2, 64), "chosen_weight": (0, 100), "temperature": (0.01, 10),
@@ -113,7 +115,8 @@ def _value(yaml: Yaml, at: tuple[Step, ...], key: str, value: Any) -> Any:
     if key in _PARTS:
         part = _PARTS[key]
         yaml.check_keys(at, {field.name for field in dataclasses.fields(part)})
-        return part(**{name: _value(yaml, (*at, name), name, each) for name, each in value.items()})
+        read = _hyperparameter if part is Hyperparameters else _value
+        return part(**{name: read(yaml, (*at, name), name, each) for name, each in value.items()})
     if key in ("sources", "kits", "rules"):
         items = [value] if isinstance(value, str) else value
         named = isinstance(items, list) and all(isinstance(item, str) and item for item in items)
@@ -136,3 +139,10 @@ def _value(yaml: Yaml, at: tuple[Step, ...], key: str, value: Any) -> Any:
         kind = "a whole number" if whole else "a number"
         raise yaml.error(at, f"{key} takes {kind} between {low:g} and {high:g}, not {value!r}.")
     return value
+
+
+def _hyperparameter(yaml: Yaml, at: tuple[Step, ...], key: str, value: Any) -> Any:
+    try:
+        return value_of(key, value)
+    except ValueError as error:
+        raise yaml.error(at, str(error)) from None
