@@ -3,8 +3,8 @@
     python scripts/ablations.py CORPUS [--seconds 45] [--seeds 3] [--only NAME,...] [--out FILE.jsonl]
 
 CORPUS is the name or id of a corpus in the workspace. Each idea changes one thing of the default recipe. A few steps of
-each are timed first, so that slower ideas make fewer steps. The table shows held-out bits per byte, and how far they are
-from the default's with the 95 % interval of a paired t-test over the seeds. Figures belong into docs/experiments.
+each are timed first, so that slower ideas make fewer steps. The table shows held-out bits per byte, and how far these
+are from the default's with the 95 % interval of a paired t-test over the seeds. Figures belong into docs/experiments.
 """
 
 from __future__ import annotations

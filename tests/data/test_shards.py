@@ -4,11 +4,14 @@ from typing import cast
 import numpy as np
 import pytest
 
+import foreign_tokenizers
 import tiny
 from ownlm.data.document import Document, Split
+from ownlm.data.fill_in_the_middle import FillInTheMiddle
 from ownlm.data.message import TextPart
 from ownlm.data.shards import read_shards, token_dtype, write_shards
-from ownlm.data.tokenizer import Tokenizer
+from ownlm.data.tokenizer import FILL_IN_THE_MIDDLE, Tokenizer
+from ownlm.data.tokenizer_files import load_tokenizer
 
 
 def document(number: int, text: str, split: Split = "train") -> Document:
@@ -70,7 +73,7 @@ def test_no_held_out_documents(tmp_path: Path) -> None:
 class Large:
     """A tokenizer with ids that need more than 16 bits."""
 
-    vocab_size, end_of_text = 70_000, 69_999
+    vocab_size, end_of_text, prefix = 70_000, 69_999, (69_999,)
 
     def encode_batch(self, texts: list[str], threads: int) -> list[list[int]]:
         return [[65_535, 65_536, ord(text[0])] for text in texts]
@@ -82,3 +85,33 @@ def test_a_large_vocabulary_takes_32_bits(tmp_path: Path) -> None:
     stream = read_shards(tmp_path, "train", Large.vocab_size)
     assert stream.ids.tolist() == [65_535, 65_536, 65, 69_999]
     assert metrics["dtype"] == "uint32"
+
+
+def test_documents_keep_their_ids(tmp_path: Path) -> None:
+    write_shards(DOCUMENTS, tiny.tokenizer(), tmp_path)
+    stream = read_shards(tmp_path, "train", tiny.tokenizer().vocab_size)
+    assert stream.sha256 == [each.sha256 for each in DOCUMENTS if each.split == "train"]
+
+
+@pytest.mark.parametrize(("name", "beginning"), [("llama3", "<|begin_of_text|>"), ("gpt2", None), ("qwen", None)])
+def test_documents_begin_as_the_tokenizer_has_it(tmp_path: Path, name: str, beginning: str | None) -> None:
+    tokenizer = load_tokenizer(foreign_tokenizers.write(tmp_path / "tokenizer", name))
+    metrics = write_shards(DOCUMENTS, tokenizer, tmp_path)
+    stream = read_shards(tmp_path, "train", tokenizer.vocab_size)
+    before = [] if beginning is None else [tokenizer.special[beginning]]
+    for index, each in enumerate(each for each in DOCUMENTS if each.split == "train"):
+        assert stream.document(index).tolist() == [*before, *tokenizer.encode(each.text)]
+        assert stream.ids[stream.starts[index + 1] - 1] == tokenizer.end_of_text
+    assert metrics["train_tokens"] == stream.starts[-1] == len(stream.ids)
+
+
+def test_training_documents_are_rearranged_and_held_out_ones_are_not(tmp_path: Path) -> None:
+    tokenizer = Tokenizer.train(tiny.CORPUS * 2, 400, FILL_IN_THE_MIDDLE)
+    fim = FillInTheMiddle(1.0)
+    metrics = write_shards(DOCUMENTS, tokenizer, tmp_path, fim=fim)
+    train = read_shards(tmp_path, "train", tokenizer.vocab_size)
+    chosen = [each for each in DOCUMENTS if each.split == "train"]
+    assert [train.document(n).tolist() for n in range(len(train))] == [fim.encode(each, tokenizer) for each in chosen]
+    heldout = read_shards(tmp_path, "heldout", tokenizer.vocab_size)
+    assert tokenizer.decode(heldout.document(0).tolist()) == DOCUMENTS[1].text
+    assert metrics["rearranged"] == len(chosen)

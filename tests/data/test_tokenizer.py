@@ -6,7 +6,8 @@ import pytest
 from tokenizers import Tokenizer as HuggingFaceTokenizer
 
 import tiny
-from ownlm.data.tokenizer import SMALLEST_VOCABULARY, SPECIAL, Tokenizer
+from ownlm.data.tokenizer import FILL_IN_THE_MIDDLE, SMALLEST_VOCABULARY, SPECIAL, Tokenizer
+from ownlm.data.tokenizer_files import load_tokenizer
 from ownlm.runtime.errors import OwnLMError
 
 ALPHABETS = (
@@ -156,3 +157,26 @@ def test_an_absent_or_broken_file(tmp_path: Path) -> None:
     (tmp_path / "tokenizer.json").write_text("[1, 2")
     with pytest.raises(OwnLMError, match="not a byte-level BPE"):
         Tokenizer.load(tmp_path)
+
+
+def test_a_vocabulary_with_tokens_for_gaps_is_ours_too(tmp_path: Path) -> None:
+    tokenizer = Tokenizer.train(tiny.CORPUS * 2, 400, FILL_IN_THE_MIDDLE)
+    plain = tiny.tokenizer()
+    assert tokenizer.vocab_size == 400 and list(tokenizer.special) == [*SPECIAL, *FILL_IN_THE_MIDDLE]
+    assert tokenizer.encode("<|fim_middle|>") and not {*tokenizer.encode("<|fim_middle|>")} & {
+        *tokenizer.special.values()
+    }
+    tokenizer.save(tmp_path)
+    again = load_tokenizer(tmp_path)
+    assert isinstance(again, Tokenizer)
+    assert (again.vocab_size, again.special) == (tokenizer.vocab_size, tokenizer.special)
+    theirs = HuggingFaceTokenizer.from_file(str(tmp_path / "tokenizer.json"))
+    for text in fuzzed(100):
+        assert theirs.encode(text, add_special_tokens=False).ids == again.encode(text)
+    assert again.prefix == (again.end_of_text,) and again.stops == {again.end_of_text, again.end_of_turn}
+    assert not set(FILL_IN_THE_MIDDLE) & set(plain.special)
+
+
+def test_too_small_for_the_further_tokens() -> None:
+    with pytest.raises(OwnLMError, match=f"vocabulary=260: .* at least {SMALLEST_VOCABULARY + 3}"):
+        Tokenizer.train(["text"], 260, FILL_IN_THE_MIDDLE)

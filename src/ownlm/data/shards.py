@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,8 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from ownlm.data.document import Document, Split
-from ownlm.data.tokenizer import Tokenizer
+from ownlm.data.fill_in_the_middle import FillInTheMiddle
+from ownlm.data.tokenizer_protocol import AnyTokenizer
 
 SPANS = "spans.parquet"
 SPLITS: tuple[Split, ...] = ("train", "heldout")
@@ -23,13 +24,17 @@ _BATCH = 256
 
 @dataclass(frozen=True)
 class TokenStream:
-    """One split: `ids` are all documents, each followed by the end-of-text token; `starts` `(documents + 1,)`."""
+    """One split: `ids` are all documents, each followed by the end-of-text token; `starts` `(documents + 1,)`.
+
+    Where a tokenizer has a beginning-of-text token each document begins with it.
+    """
 
     ids: NDArray[Any]
     starts: NDArray[np.int64]
     sources: list[str]
     kinds: list[str]
     bytes: NDArray[np.int64]
+    sha256: list[str] = field(default_factory=list)
 
     def document(self, index: int) -> NDArray[Any]:
         """The ids of one document, without its end-of-text token."""
@@ -44,29 +49,51 @@ def token_dtype(vocabulary: int) -> type[np.uint16] | type[np.uint32]:
     return np.uint16 if vocabulary <= 1 << 16 else np.uint32
 
 
-def write_shards(documents: Sequence[Document], tokenizer: Tokenizer, folder: Path, threads: int = 2) -> dict[str, Any]:
-    """Encodes `documents` into `train.bin` and `heldout.bin` (raw ids) and `spans.parquet`; returns counts."""
+def opening(tokenizer: AnyTokenizer) -> list[int]:
+    """What a document begins with: the tokenizer's prefix, unless that is the token that ended the one before."""
+    prefix = list(tokenizer.prefix)
+    return [] if prefix == [tokenizer.end_of_text] else prefix
+
+
+def write_shards(
+    documents: Sequence[Document],
+    tokenizer: AnyTokenizer,
+    folder: Path,
+    threads: int = 2,
+    fim: FillInTheMiddle | None = None,
+) -> dict[str, Any]:
+    """Encodes `documents` into `train.bin` and `heldout.bin` (raw ids) and `spans.parquet`; returns counts.
+
+    With `fim` a part of the training documents is rearranged, never a held-out one.
+    """
     dtype = token_dtype(tokenizer.vocab_size)
     rows: list[dict[str, Any]] = []
     metrics: dict[str, Any] = {"vocabulary": tokenizer.vocab_size, "dtype": np.dtype(dtype).name}
+    before, rearranged = opening(tokenizer), 0
     for split in SPLITS:
         chosen = [document for document in documents if document.split == split]
         place = 0
         with (folder / f"{split}.bin").open("wb") as file:
             for first in range(0, len(chosen), _BATCH):
                 batch = chosen[first : first + _BATCH]
-                for document, ids in zip(batch, tokenizer.encode_batch([d.text for d in batch], threads), strict=True):
-                    file.write(np.asarray([*ids, tokenizer.end_of_text], dtype=dtype).tobytes())
+                encoded = tokenizer.encode_batch([document.text for document in batch], threads)
+                for document, plain in zip(batch, encoded, strict=True):
+                    turned = fim.encode(document, tokenizer) if fim is not None and split == "train" else None
+                    rearranged += turned is not None
+                    ids = [*before, *(plain if turned is None else turned), tokenizer.end_of_text]
+                    file.write(np.asarray(ids, dtype=dtype).tobytes())
                     rows.append(
                         {
                             "split": split, "sha256": document.sha256, "source": document.source, "kind": document.kind,
-                            "start": place, "end": place + len(ids) + 1, "bytes": document.bytes,
+                            "start": place, "end": place + len(ids), "bytes": document.bytes,
                         }
                     )  # fmt: skip
-                    place += len(ids) + 1
+                    place += len(ids)
         size = sum(row["bytes"] for row in rows if row["split"] == split)
         metrics[f"{split}_tokens"], metrics[f"{split}_bytes"] = place, size
     metrics["bytes_per_token"] = round(metrics["train_bytes"] / max(1, metrics["train_tokens"]), 4)
+    if fim is not None:
+        metrics["rearranged"] = rearranged
     pq.write_table(pa.Table.from_pylist(rows), folder / SPANS)
     return metrics
 
@@ -79,4 +106,5 @@ def read_shards(folder: Path, split: Split, vocabulary: int) -> TokenStream:
     ids = np.memmap(path, dtype=dtype, mode="r") if path.stat().st_size else np.empty(0, dtype=dtype)
     starts = np.asarray([*table["start"].to_pylist(), len(ids)], dtype=np.int64)
     sizes = np.asarray(table["bytes"].to_pylist(), dtype=np.int64)
-    return TokenStream(ids, starts, table["source"].to_pylist(), table["kind"].to_pylist(), sizes)
+    sources, kinds, names = (table[name].to_pylist() for name in ("source", "kind", "sha256"))
+    return TokenStream(ids, starts, sources, kinds, sizes, names)

@@ -28,6 +28,9 @@ SPLIT = (
 
 END_OF_TEXT, START_OF_TURN, END_OF_TURN = "<|endoftext|>", "<|im_start|>", "<|im_end|>"
 SPECIAL = (END_OF_TEXT, START_OF_TURN, END_OF_TURN)
+FIM_PREFIX, FIM_SUFFIX, FIM_MIDDLE = "<|fim_prefix|>", "<|fim_suffix|>", "<|fim_middle|>"
+FILL_IN_THE_MIDDLE = (FIM_PREFIX, FIM_SUFFIX, FIM_MIDDLE)
+"""What a vocabulary has besides where a model is to fill gaps; other code models call them so too."""
 SMALLEST_VOCABULARY = 256 + len(SPECIAL)
 
 _LONE_BYTES = re.compile("[\udc80-\udcff]")
@@ -61,20 +64,23 @@ class Tokenizer:
         self._specials = re.compile("|".join(map(re.escape, longest_first)) or "(?!)")
 
     @classmethod
-    def train(cls, texts: Iterable[str], vocabulary: int) -> Tokenizer:
+    def train(cls, texts: Iterable[str], vocabulary: int, more: Sequence[str] = ()) -> Tokenizer:
         """Learns merges from `texts` until the vocabulary, special tokens included, has the size asked for.
 
-        A text with too few repetitions gives a smaller vocabulary. The same texts in the same order give the same ids.
+        `more` are special tokens besides the usual three. A text with too few repetitions gives a smaller vocabulary.
+        The same texts in the same order give the same ids.
 
         Raises:
             OwnLMError: `vocabulary` cannot even hold the 256 bytes and the special tokens.
         """
-        if vocabulary < SMALLEST_VOCABULARY:
-            raise OwnLMError(f"vocabulary={vocabulary}: a byte-level vocabulary needs at least {SMALLEST_VOCABULARY}.")
+        special = (*SPECIAL, *more)
+        smallest = SMALLEST_VOCABULARY + len(more)
+        if vocabulary < smallest:
+            raise OwnLMError(f"vocabulary={vocabulary}: a byte-level vocabulary needs at least {smallest}.")
         trainer = rustbpe.Tokenizer()
-        trainer.train_from_iterator(iter(texts), vocabulary - len(SPECIAL), pattern=SPLIT)
+        trainer.train_from_iterator(iter(texts), vocabulary - len(special), pattern=SPLIT)
         ranks = {bytes(piece): rank for piece, rank in trainer.get_mergeable_ranks()}
-        return cls(ranks, {text: len(ranks) + index for index, text in enumerate(SPECIAL)})
+        return cls(ranks, {text: len(ranks) + index for index, text in enumerate(special)})
 
     # ---- use
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from ownlm.data.foreign_tokenizer import ForeignTokenizer
 from ownlm.data.foreign_tokenizer_config import read_json
-from ownlm.data.tokenizer import END_OF_TEXT, END_OF_TURN, SPECIAL, Tokenizer
+from ownlm.data.tokenizer import END_OF_TEXT, END_OF_TURN, FILL_IN_THE_MIDDLE, SPECIAL, Tokenizer
 from ownlm.data.tokenizer_protocol import AnyTokenizer
 from ownlm.runtime.errors import OwnLMError
 
@@ -26,7 +26,7 @@ def load_tokenizer(folder: Path) -> AnyTokenizer:
 
 
 def _ours(folder: Path) -> Tokenizer | None:
-    """Our own class, if it encodes as the files say: three special tokens, nothing put before or after a text."""
+    """Our own class, if it encodes as the files say: our special tokens, nothing put before or after a text."""
     path = folder / "tokenizer.json"
     # The beginning of a file of many megabytes decides it for most.
     try:
@@ -38,7 +38,8 @@ def _ours(folder: Path) -> Tokenizer | None:
         plain = all({**token, "id": 0} == {**_PLAIN, "id": 0} for token in added.values())
         config = read_json(folder / "tokenizer_config.json")
         named = (config.get("bos_token"), config.get("eos_token", END_OF_TURN), config.get("pad_token", END_OF_TEXT))
-        usual = set(added) == set(SPECIAL) and named == (None, END_OF_TURN, END_OF_TEXT)
+        ours = set(added) in (set(SPECIAL), {*SPECIAL, *FILL_IN_THE_MIDDLE})
+        usual = ours and named == (None, END_OF_TURN, END_OF_TEXT)
         return Tokenizer.load(folder) if usual and plain and not data["post_processor"] else None
     except (OwnLMError, OSError, ValueError, KeyError, TypeError, AttributeError):
         return None

@@ -53,10 +53,11 @@ def _windows(length: int, window: int) -> list[tuple[int, int, int]]:
 @torch.inference_mode()
 def _logprobs(decoder: Decoder, ids: Tensor) -> Tensor:
     """`(rows, time)` log-probabilities of `ids[:, 1:]` given what comes before."""
+    ids = ids.to(decoder.norm.get_parameter("weight").device)
     hidden = decoder.hidden(ids[:, :-1])
     parts = []
     for row in range(len(ids)):
         logits = decoder.logits(hidden[row])
         chosen = logits.gather(1, ids[row, 1:, None]).squeeze(1)
         parts.append(chosen - logits.logsumexp(-1))
-    return torch.stack(parts)
+    return torch.stack(parts).cpu()

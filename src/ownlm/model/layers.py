@@ -19,16 +19,20 @@ ACTIVATIONS: dict[Activation, Callable[[Tensor], Tensor]] = {
 }
 
 
-class Linear(nn.Module):
-    """`y = x W^T + b`. The weight is a master copy (fp32 in training) and is multiplied in `x`'s precision."""
+class Linear(nn.Linear):
+    """`y = x W^T + b`. The weight is a master copy (fp32 in training) and is multiplied in `x`'s precision.
 
-    bias: nn.Parameter | None
+    One of torch's own, so that torch's tools for tensor parallelism and float8 know it.
+    """
+
+    bias: nn.Parameter | None  # type: ignore[assignment]
 
     def __init__(self, inputs: int, outputs: int, bias: bool = False) -> None:
-        super().__init__()
+        super().__init__(inputs, outputs, bias)
         self.inputs, self.outputs = inputs, outputs
-        self.weight = nn.Parameter(torch.empty(outputs, inputs))
-        self.bias = nn.Parameter(torch.empty(outputs)) if bias else None
+
+    def reset_parameters(self) -> None:
+        """Leaves the weights as they are: `initialise` or a file fills them."""
 
     def forward(self, x: Tensor) -> Tensor:
         """`(..., inputs)` to `(..., outputs)`."""

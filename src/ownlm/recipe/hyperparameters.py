@@ -48,9 +48,14 @@ class Hyperparameters:
     z_loss: float = 0.0
 
     def changed(self) -> dict[str, Any]:
-        """What differs from the defaults, for an artifact's settings."""
+        """What differs from the defaults."""
         defaults = Hyperparameters()
         return {name: value for name, value in vars(self).items() if value != getattr(defaults, name)}
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The same for the settings of an artifact, which must not change where nothing was chosen."""
+        return {"chosen": self.changed()} if self.changed() else {}
 
     def course(self, steps: int, warmup: float, decay: float) -> Schedule:
         """The learning rates' course over `steps`, where the plan says `warmup` and `decay`."""

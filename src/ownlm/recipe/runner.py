@@ -133,11 +133,11 @@ def run(
         _announce(context)
         if open_browser or port is not None:
             stack.enter_context(_watch_page(context, open_browser, port))
-        built = _run_stages(context, STAGES, command)
+        built = run_stages(context, STAGES, command)
     return RunResult(context.artifacts, built, len(STAGES) - built, round(time.monotonic() - started, 2))
 
 
-def _run_stages(context: RunContext, stages: Sequence[Stage], command: Sequence[str]) -> int:
+def run_stages(context: RunContext, stages: Sequence[Stage], command: Sequence[str]) -> int:
     built, progress = 0, ProgressFile(context, stages, command)
     try:
         for index, stage in enumerate(stages):

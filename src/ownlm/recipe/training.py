@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 
 from ownlm.data.corpus import read_documents
 from ownlm.data.document import Document
+from ownlm.data.tokenizer_protocol import AnyTokenizer
 from ownlm.engine.local import LocalModel
 from ownlm.engine.request import ModelFacts, SamplingParams
 from ownlm.engine.scoring import token_logprobs
@@ -21,9 +22,6 @@ from ownlm.recipe.context import RunContext
 from ownlm.recipe.plan import Plan
 from ownlm.runtime import atomic
 from ownlm.runtime.seeds import derive_seed
-
-if TYPE_CHECKING:
-    from ownlm.data.tokenizer import Tokenizer
 
 SAMPLES = "samples.jsonl"
 SAMPLE_TOKENS = 48
@@ -41,6 +39,7 @@ def live_bar(context: RunContext, label: str, steps: int) -> Iterator[Callable[[
     with context.screen.bar(label, steps, "steps") as bar:
 
         def show(row: dict[str, Any]) -> None:
+            bar.total = row["steps"]  # it may have been told to finish, or to go on for longer
             bits = row.get("bits_per_byte")
             loss = f"{bits:.2f} bits/byte" if bits is not None else f"loss {row['loss']:.3f}"
             used = f" · {row['utilisation']:.0%} of matmul rate" if row.get("utilisation") else ""
@@ -50,29 +49,38 @@ def live_bar(context: RunContext, label: str, steps: int) -> Iterator[Callable[[
         yield show
 
 
-def sample_hook(context: RunContext, folder: Path, tokenizer: Tokenizer) -> Callable[[int, Decoder], None]:
+def sample_hook(context: RunContext, folder: Path, tokenizer: AnyTokenizer) -> Sampler:
     """Continues three fixed prompts after 0, 10, 100, 1,000 ... updates and at the end, into `samples.jsonl`."""
-    prompts = context.main_kit.watch_prompts()
-    path = folder / SAMPLES
-    written = _resume_samples(path)
-    last = context.plan.steps
+    return Sampler(folder / SAMPLES, context.main_kit.watch_prompts(), tokenizer, context.recipe.seed)
 
-    def sample(step: int, decoder: Decoder) -> None:
-        if step in written or not (step in (0, last) or (step >= 10 and str(step).strip("0") == "1")):
+
+class Sampler:
+    """Called before every update with the number of updates done; `last` is for the end, whenever that comes."""
+
+    def __init__(self, path: Path, prompts: Sequence[str], tokenizer: AnyTokenizer, seed: int) -> None:
+        self._path, self._prompts, self._tokenizer, self._seed = path, prompts, tokenizer, seed
+        self._written = _resume_samples(path)
+
+    def __call__(self, step: int, decoder: Decoder) -> None:
+        """Samples after 0, 10, 100, 1,000 ... updates."""
+        if step == 0 or (step >= 10 and str(step).strip("0") == "1"):
+            self.last(step, decoder)
+
+    def last(self, step: int, decoder: Decoder) -> None:
+        """Samples now, unless that was done for this step before."""
+        if step in self._written:
             return
         from ownlm.data.chat_format import ChatFormat
 
         facts = ModelFacts("watch", "watch", decoder.config.context)
-        model = LocalModel(decoder, tokenizer, ChatFormat(), facts)
-        params = SamplingParams(max_tokens=SAMPLE_TOKENS, temperature=0.7, top_p=0.95, seed=context.recipe.seed)
-        answers = model.generate(prompts, params)
+        model = LocalModel(decoder, self._tokenizer, ChatFormat(), facts)
+        params = SamplingParams(max_tokens=SAMPLE_TOKENS, temperature=0.7, top_p=0.95, seed=self._seed)
+        answers = model.generate(self._prompts, params)
         decoder.train()
-        with path.open("a", encoding="utf-8") as file:
-            for prompt, answer in zip(prompts, answers, strict=True):
+        with self._path.open("a", encoding="utf-8") as file:
+            for prompt, answer in zip(self._prompts, answers, strict=True):
                 file.write(json.dumps({"step": step, "prompt": prompt, "text": answer.text}) + "\n")
-        written.add(step)
-
-    return sample
+        self._written.add(step)
 
 
 def _resume_samples(path: Path) -> set[int]:
@@ -89,9 +97,14 @@ def _resume_samples(path: Path) -> set[int]:
 
 
 def heldout_sample(context: RunContext, limit: int) -> list[Document]:
-    """Held-out documents of about `limit` bytes in all, by a seeded order, each kind in its share."""
-    documents = read_documents(context.path("corpus"), "heldout")
-    documents.sort(key=lambda document: derive_seed(context.recipe.seed, "heldout", document.sha256))
+    """Held-out documents of the run's corpus of about `limit` bytes in all; see `heldout_documents`."""
+    return heldout_documents(context.path("corpus"), limit, context.recipe.seed)
+
+
+def heldout_documents(corpus: Path, limit: int, seed: int) -> list[Document]:
+    """Held-out documents of a corpus of about `limit` bytes in all, by a seeded order, each kind in its share."""
+    documents = read_documents(corpus, "heldout")
+    documents.sort(key=lambda document: derive_seed(seed, "heldout", document.sha256))
     total = sum(document.bytes for document in documents)
     chosen: list[Document] = []
     for kind in sorted({document.kind for document in documents}):
@@ -105,11 +118,16 @@ def heldout_sample(context: RunContext, limit: int) -> list[Document]:
     return chosen
 
 
-def measure_heldout(context: RunContext, decoder: Decoder, tokenizer: Tokenizer) -> dict[str, Any]:
+def measure_heldout(context: RunContext, decoder: Decoder, tokenizer: AnyTokenizer) -> dict[str, Any]:
     """Held-out bits per byte in all and by kind, on the plan's sample of the held-out documents."""
-    documents = heldout_sample(context, context.plan.heldout_bytes)
+    return measure(decoder, tokenizer, heldout_sample(context, context.plan.heldout_bytes))
+
+
+def measure(decoder: Decoder, tokenizer: AnyTokenizer, documents: Sequence[Document]) -> dict[str, Any]:
+    """Bits per byte of documents in all and by kind, each read after what stands before a text."""
+    start = (tokenizer.prefix or (tokenizer.end_of_text,))[-1]
     with eager(decoder):
-        found = token_logprobs(decoder, [tokenizer.encode(d.text) for d in documents], tokenizer.end_of_text)
+        found = token_logprobs(decoder, [tokenizer.encode(d.text) for d in documents], start)
     kinds: dict[str, list[float]] = {}
     for document, values in zip(documents, found, strict=True):
         bits, size = kinds.setdefault(document.kind, [0.0, 0.0])

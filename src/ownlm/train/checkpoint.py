@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from ownlm.model.decoder import Decoder
 from ownlm.runtime import atomic
 from ownlm.runtime.errors import DiskFull
+from ownlm.train.exchange import divided, held, local, room_for
 from ownlm.train.world import World
 
 NAME = "checkpoint-{step:08d}.safetensors"
@@ -156,8 +157,14 @@ def _restore(tensors: dict[str, Tensor], decoder: Decoder, optimisers: list[torc
     torch.set_rng_state(tensors["random"])
     owners = {id(p): optimiser for optimiser in optimisers for group in optimiser.param_groups for p in group["params"]}
     for name, parameter in _learning(decoder):
-        parameter.copy_(tensors[f"weights/{name}"])
+        parameter.copy_(held(tensors[f"weights/{name}"], parameter))
         prefix = f"state/{name}/"
         state = {key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)}
         if state:
-            owners[id(parameter)].state[parameter] = state
+            owners[id(parameter)].state[parameter] = {key: _placed(value, parameter) for key, value in state.items()}
+
+
+def _placed(value: Tensor, parameter: Tensor) -> Tensor:
+    """A piece of the optimiser's state where, and divided as, its parameter is."""
+    room = room_for(value.shape, value.dtype, parameter)
+    return held(value, room) if divided(room) else value.to(local(parameter).device)

@@ -8,6 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ownlm.train.exchange import Exchange, exchange_of, local, placement, rows_like
+
 # Coefficients of the quintic iteration that drives all singular values towards 1 as fast as possible in five steps.
 # Amsel et al. 2025, "The Polar Express", arXiv 2505.16932, table for l = 1e-3 with the paper's safety factor.
 _POLAR_EXPRESS = (
@@ -60,6 +62,8 @@ class Muon(torch.optim.Optimizer):
 
     `neuron_beta` above 0 switches NorMuon on (see `normalise_neurons`). `cautious` decays a weight only where the
     update shrinks it anyway (Chen et al. 2025, arXiv 2510.12402).
+
+    Parameters may be divided among processes (DTensor): the numbers are those of one process.
     """
 
     def __init__(
@@ -79,37 +83,56 @@ class Muon(torch.optim.Optimizer):
     @torch.no_grad()
     def step(self, closure: Any = None) -> None:  # type: ignore[override]
         """One update of every parameter that has a gradient."""
+        turn = 0
         for group in self.param_groups:
-            shapes: dict[tuple[int, ...], list[Tensor]] = {}
-            directions: dict[tuple[int, ...], list[Tensor]] = {}
+            alike: dict[Any, list[Tensor]] = {}
             for parameter in group["params"]:
-                if parameter.grad is None:
-                    continue
-                state = self.state[parameter]
-                if not state:
-                    state["momentum"] = torch.zeros_like(parameter)
-                state["momentum"].lerp_(parameter.grad, 1 - group["momentum"])
-                shape = tuple(parameter.shape)
-                shapes.setdefault(shape, []).append(parameter)
-                directions.setdefault(shape, []).append(parameter.grad.lerp(state["momentum"], group["momentum"]))
-            for (rows, columns), parameters in shapes.items():
-                updates = orthogonalise(torch.stack(directions[rows, columns]), self.dtype)
-                if self.neuron_beta:
-                    updates = self._normalised(parameters, updates)
+                if parameter.grad is not None:
+                    alike.setdefault((tuple(parameter.shape), *placement(parameter)), []).append(parameter)
+            for ((rows, columns), *_), parameters in alike.items():
+                updates = self._updates(parameters, group["momentum"], turn)
+                turn += len(parameters)
                 scale = group["lr"] * max(1.0, rows / columns) ** 0.5
                 for parameter, update in zip(parameters, updates, strict=True):
-                    self._decay(parameter, update, group["lr"] * group["weight_decay"])
-                    parameter.add_(update, alpha=-scale)
+                    self._decay(local(parameter), update, group["lr"] * group["weight_decay"])
+                    local(parameter).add_(update, alpha=-scale)
 
-    def _normalised(self, parameters: list[Tensor], updates: Tensor) -> Tensor:
-        seconds = [
-            self.state[parameter].setdefault("neurons", update.new_zeros(len(update), 1, dtype=torch.float32))
-            for parameter, update in zip(parameters, updates, strict=True)
-        ]
-        together = torch.stack(seconds)
+    def _updates(self, parameters: list[Tensor], momentum: float, turn: int) -> list[Tensor]:
+        """What this process holds of the updates of `parameters`, which are alike in shape and in how they are divided.
+
+        Of divided ones each process makes its own share of the whole matrices orthogonal.
+        """
+        exchange = exchange_of(parameters[0], len(parameters), turn)
+        directions = [self._direction(parameter, momentum) for parameter in parameters]
+        divided = isinstance(exchange, Exchange)
+        # Halves what is sent in bfloat16; `orthogonalise` would round to it anyway.
+        wholes = exchange.gather([each.to(self.dtype) for each in directions] if divided else directions)
+        updates = orthogonalise(wholes, self.dtype)
+        if self.neuron_beta:
+            updates = self._normalised(parameters, updates.float(), turn)
+        return [update.to(directions[0].dtype) for update in exchange.scatter(updates)]
+
+    def _direction(self, parameter: Tensor, momentum: float) -> Tensor:
+        """Nesterov's: the gradient drawn towards its running mean, which is brought up to date."""
+        state = self.state[parameter]
+        if "momentum" not in state:
+            state["momentum"] = torch.zeros_like(parameter)
+        assert parameter.grad is not None
+        gradient, mean = local(parameter.grad), local(state["momentum"])
+        mean.lerp_(gradient, 1 - momentum)
+        return gradient.lerp(mean, momentum)
+
+    def _normalised(self, parameters: list[Tensor], updates: Tensor, turn: int) -> Tensor:
+        seconds = []
+        for parameter in parameters:
+            if "neurons" not in self.state[parameter]:
+                self.state[parameter]["neurons"] = rows_like(parameter, 1, torch.float32)
+            seconds.append(self.state[parameter]["neurons"])
+        exchange = exchange_of(seconds[0], len(seconds), turn)
+        together = exchange.gather([local(second) for second in seconds])
         updates = normalise_neurons(updates, together, self.neuron_beta)
-        for second, found in zip(seconds, together, strict=True):
-            second.copy_(found)
+        for second, found in zip(seconds, exchange.scatter(together), strict=True):
+            local(second).copy_(found)
         return updates
 
     def _decay(self, parameter: Tensor, update: Tensor, share: float) -> None:

@@ -11,6 +11,7 @@ from torch import Tensor
 from ownlm.model.adapters.layers import LowRank
 from ownlm.model.decoder import Decoder
 from ownlm.runtime.errors import OwnLMError
+from ownlm.train.exchange import alike
 from ownlm.train.muon import Muon
 
 _FIRST_MOMENTUM = 0.85
@@ -103,7 +104,7 @@ def build_optimisers(decoder: Decoder, rates: Rates) -> list[torch.optim.Optimiz
     if any(groups[name] for name in rest):
         optimisers.append(
             torch.optim.AdamW(
-                [{"params": groups[name], "lr": rate} for name, rate in rest.items() if groups[name]],
+                [{"params": part, "lr": rate} for name, rate in rest.items() for part in alike(groups[name])],
                 betas=(rates.beta1, rates.beta2),
                 eps=1e-10,
                 weight_decay=0.0,

@@ -71,7 +71,7 @@ class PretrainObjective:
 
     def batches(self, step: int) -> list[Batch]:
         """This process's micro-batches of `step`: `ids` `(rows, context + 1)`, and `first` where sight is limited."""
-        starts = self._starts(step)
+        starts = self.window_starts(step)
         found = []
         for part in self.batching.own(len(starts)):
             windows = np.stack([self.ids[at : at + self.context + 1] for at in starts[part]]).astype(np.int64)
@@ -99,13 +99,13 @@ class PretrainObjective:
         """The documents that the windows of `step` touch, over all processes; none where `sha256` was not given."""
         if self.starts is None or not len(self.sha256):
             return []
-        begins = self._starts(step)
+        begins = self.window_starts(step)
         lows = np.searchsorted(self.starts, begins, "right") - 1
         highs = np.searchsorted(self.starts, begins + self.context, "right") - 1
         touched = sorted({index for low, high in zip(lows, highs, strict=True) for index in range(low, high + 1)})
         return [self.sha256[index] for index in touched if index < len(self.sha256)]
 
-    def _starts(self, step: int) -> NDArray[np.int64]:
+    def window_starts(self, step: int) -> NDArray[np.int64]:
         """Where the windows of `step` begin in the stream, over all processes."""
         _, indices = sample_indices(*self.batching.draws(step), self.windows, self.fingerprint, self.seed)
         return indices.astype(np.int64) * self.context

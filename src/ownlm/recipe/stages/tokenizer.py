@@ -11,15 +11,15 @@ from ownlm.store.workspace import Build
 CODE_VERSION = 1
 
 
-def make(context: RunContext) -> tuple[Artifact, bool]:
-    """The tokenizer artifact, with the plan's vocabulary."""
+def make(context: RunContext, *, fim: bool = False) -> tuple[Artifact, bool]:
+    """The tokenizer artifact, with the plan's vocabulary; with `fim` it has the tokens of fill-in-the-middle."""
 
     def build(target: Build) -> dict[str, Any]:
         from ownlm.data.corpus import read_documents
-        from ownlm.data.tokenizer import Tokenizer
+        from ownlm.data.tokenizer import FILL_IN_THE_MIDDLE, Tokenizer
 
-        documents = read_documents(context.path("corpus"), "train")
-        tokenizer = Tokenizer.train((document.text for document in documents), context.plan.vocabulary)
+        texts = (document.text for document in read_documents(context.path("corpus"), "train"))
+        tokenizer = Tokenizer.train(texts, context.plan.vocabulary, FILL_IN_THE_MIDDLE if fim else ())
         tokenizer.save(target.folder)
         return {"vocabulary": tokenizer.vocab_size}
 
@@ -28,7 +28,7 @@ def make(context: RunContext) -> tuple[Artifact, bool]:
         context.recipe.name,
         build,
         inputs=context.inputs("corpus"),
-        settings={"vocabulary": context.plan.vocabulary},
+        settings={"vocabulary": context.plan.vocabulary, **({"fim": True} if fim else {})},
         code_version=CODE_VERSION,
     )
 
