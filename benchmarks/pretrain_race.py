@@ -132,7 +132,7 @@ def peer(kind: str, text: str, seed: int, steps: int, target: bool) -> dict[str,
     random, seconds = np.random.default_rng(seed), 0.0
     for step in range(steps):
         started = time.perf_counter()
-        progress = max(0.0, (step - 100) / (PEER_STEPS - 100))
+        progress = min(1.0, max(0.0, (step - 100) / (PEER_STEPS - 100)))  # the lowest rate from the last step on
         rate = 1e-3 * (step + 1) / 101 if step < 100 else 1e-4 + 0.45e-3 * (1 + math.cos(math.pi * progress))
         for group in optimiser.param_groups:
             group["lr"] = rate
