@@ -19,7 +19,7 @@ PANELS: dict[str, dict[str, Verb]] = {
     "Build a model": {
         "demo": Verb("demo", "from nothing to a model of your own, in minutes"),
         "run": Verb("run", "run a recipe: what is built is reused, what was cut off goes on"),
-        "pretrain": Verb("pretrain", "train a base model: from documents, from another model, from a teacher"),
+        "pretrain": Verb("pretrain", "train a base model from documents, another model or a teacher"),
         "plan": Verb("plan", "forecast size, tokens, time and loss before any training"),
         "align": Verb("align", "align a model with preference pairs"),
     },
