@@ -84,9 +84,9 @@ def undisturbed(runs: Runs, tmp_path_factory: pytest.TempPathFactory) -> dict[st
     process = runs.start(home)
     started = time.monotonic()
     with process:
-        process.communicate(timeout=300)
+        err = process.communicate(timeout=300)[1]
     runs.seconds = time.monotonic() - started
-    assert process.returncode == 0
+    assert process.returncode == 0, err
     return weights(home)
 
 
