@@ -1,6 +1,6 @@
 """How fast and in how much memory does a 25-million-parameter decoder train, against transformers' Trainer?
 
-    python benchmarks/pretrain_throughput.py [--quick] [--layers 8] [--width 512] [--rows 16]
+    python benchmarks/pretrain_throughput.py [--quick] [--layers 8] [--width 512] [--rows 32]
 
 The same shape (8 layers of 512, vocabulary 8,192, context 512) and the same batch for all, bf16 matmuls: OwnLM's loop
 with the kernels that its plan would choose, 8 windows at a time; transformers' Trainer with `bf16=True` and fused
@@ -80,7 +80,7 @@ def ours(
             decoder, objective, settings, Path(folder), Path(folder), Interruption(),
             on_metrics=lambda _: times.append(time.perf_counter()),
         )  # fmt: skip
-    half = len(times) // 2
+    half = len(times) // 2 - 1
     return {
         "tokens_per_second": (len(times) - 1 - half) * rows * CONTEXT / (times[-1] - times[half]),
         "first_step": times[0] - begun,
@@ -130,7 +130,7 @@ def trainer(
         )  # fmt: skip
         begun = time.perf_counter()
         Trainer(model=model, args=settings, train_dataset=Windows(), callbacks=[Clock()]).train()
-    half = len(times) // 2
+    half = len(times) // 2 - 1
     return {
         "tokens_per_second": (len(times) - 1 - half) * rows * CONTEXT / (times[-1] - times[half]),
         "first_step": times[0] - begun,

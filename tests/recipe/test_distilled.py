@@ -15,7 +15,9 @@ from ownlm.data.tokenizer import Tokenizer
 from ownlm.data.tokenizer_files import load_tokenizer
 from ownlm.recipe import distilled
 from ownlm.recipe.distilled import same_vocabulary, student_plan
+from ownlm.recipe.memory import training_memory
 from ownlm.recipe.plan import Plan
+from ownlm.runtime.errors import BudgetError
 from small_run import small_plan
 
 PLAN = dataclasses.replace(small_plan(), seconds=dataclasses.replace(small_plan().seconds, pretrain=60.0), law="a law")
@@ -42,6 +44,17 @@ def test_the_student_has_the_teachers_vocabulary_and_as_many_steps_as_fit() -> N
         found.forecast.heldout_bits_per_byte == PLAN.forecast.heldout_bits_per_byte and "without a teacher" in found.law
     )
     assert {name: value for name, value, _ in found.reasons}["steps"] == f"{found.steps:,}"
+
+
+def test_a_large_vocabulary_must_fit_the_memory_too() -> None:
+    needed = training_memory(PLAN.config(tiny.tokenizer().vocab_size), PLAN.kernels, PLAN.rows)
+    with mock.patch("ownlm.recipe.measure.available_memory", lambda device: int(needed.total)):
+        found, _ = planned(PLAN, 0.1)
+    assert found.memory is not None and found.memory.fits(needed.total)
+    assert found.rows < PLAN.rows and found.batch_tokens == PLAN.batch_tokens
+    assert "memory" in {name for name, _, _ in found.reasons}
+    with mock.patch("ownlm.recipe.measure.available_memory", lambda device: 1000), pytest.raises(BudgetError):
+        planned(PLAN, 0.1)
 
 
 def test_compilation_is_paid_out_of_the_same_time() -> None:

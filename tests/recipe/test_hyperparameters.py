@@ -11,9 +11,10 @@ from ownlm.train.optimisers import Rates
 WORDS = [
     "schedule=cosine", "warmup=0.1", "learning_rate=0.5", "cautious=yes", "documents_apart=true", "momentum_warmup=50",
     "batch_halvings=2", "first_context=128", "z_loss=1e-4", "neuron_beta=0.95", "weight_decay=0.1",
+    "float8=on",
 ]  # fmt: skip
 CHOSEN = Hyperparameters(
-    "cosine", 0.1, None, 0.5, 0.1, 0.95, True, 50, 2, 128, True, 1e-4
+    "cosine", 0.1, None, 0.5, 0.1, 0.95, True, 50, 2, 128, True, 1e-4, True
 )  # fmt: skip
 
 

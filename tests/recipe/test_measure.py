@@ -28,11 +28,15 @@ def test_this_machine_s_memory() -> None:
 
 def test_a_container_s_limit_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     limit, used = tmp_path / "max", tmp_path / "current"
-    monkeypatch.setattr(measure, "_CONTAINER_LIMITS", ((limit, used), (tmp_path / "none", used)))
+    limits = ((limit, used, "inactive_file"), (tmp_path / "none", used, "total_inactive_file"))
+    monkeypatch.setattr(measure, "_CONTAINER_LIMITS", limits)
     without = available_memory("cpu")
     limit.write_text("5000000\n")
     used.write_text("1000000\n")
     assert available_memory("cpu") == 4_000_000
+    (tmp_path / "memory.stat").write_text("anon 400000\ninactive_file 600000\nactive_file 1\n")
+    assert available_memory("cpu") == 4_600_000
+    (tmp_path / "memory.stat").unlink()
     used.write_text("6000000\n")
     assert available_memory("cpu") == 0
     limit.write_text("max\n")

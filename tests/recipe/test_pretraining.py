@@ -329,6 +329,16 @@ def test_a_teacher_for_a_model_that_goes_on(copied: Workspace) -> None:
 # ---- what is refused, in one sentence, before anything is made
 
 
+def test_float8_is_switched_on_for_training_and_off_for_the_model(base: tuple[Workspace, Artifact]) -> None:
+    with (
+        mock.patch("ownlm.train.float8.require_float8"),
+        mock.patch("ownlm.recipe.base_training.use_float8") as on,
+        mock.patch("ownlm.recipe.base_training.leave_float8") as off,
+    ):
+        made = run(base[0], corpus="prose", steps=2, name="rounded", chosen=("float8=on",))
+    assert on.call_count == off.call_count == 1 and made.settings["chosen"] == {"float8": True}
+
+
 @pytest.mark.parametrize(
     ("asked", "message"),
     [
@@ -361,6 +371,10 @@ def test_a_teacher_for_a_model_that_goes_on(copied: Workspace) -> None:
         ({"name": "../out"}, "The name '../out' cannot be used"),
         ({"megabytes": 3.0, "corpus": "prose"}, "--megabytes says how much of DIR"),
         ({"track": ("clipboard",)}, "There is no tracker 'clipboard'"),
+        (
+            {"corpus": "prose", "device": "cpu", "chosen": ("float8=on",)},
+            "float8 needs an NVIDIA GPU; this run is on cpu",
+        ),
         ({"tensor_parallel": 2}, "--tensor-parallel 2 divides each matrix among 2 processes, but there is 1"),
     ],
 )

@@ -92,7 +92,12 @@ def test_a_resumable_build_gets_what_was_left(workspace: Workspace) -> None:
     with pytest.raises(KeyboardInterrupt):
         workspace.make("model", "first", cut_off, resumable=True)
 
+    [job] = workspace.builds()
+    (job / "run-state" / ".checkpoint.dcp.tmp").mkdir()  # several processes were killed while they wrote one
+    (job / "run-state" / ".checkpoint.dcp.tmp" / "half").touch()
+
     def go_on(job: Build) -> dict[str, Any]:
+        assert not list(job.state.glob(".*.tmp"))
         return {"from": int((job.state / "step").read_text("utf-8"))}
 
     artifact, _ = workspace.make("model", "first", go_on, resumable=True)

@@ -138,7 +138,8 @@ def test_several_sources_are_one_and_each_wish_is_told(tmp_path: Path) -> None:
     assert AnyOf([files]).asked() == []
 
 
-def test_a_run_finishes_when_another_process_asks(tmp_path: Path) -> None:
+def test_a_run_finishes_when_another_process_asks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ownlm.train.loop._Run._awake", lambda self, seconds: 1.0)
     control, interruption = FileControl(tmp_path / "state"), Interruption()
 
     def ask(row: dict[str, Any]) -> None:
@@ -152,5 +153,5 @@ def test_a_run_finishes_when_another_process_asks(tmp_path: Path) -> None:
         tiny.decoder(), objective, settings, tmp_path, tmp_path / "state", interruption, None, ask, control=control
     )
     assert result.steps == 22
-    assert read_changes(tmp_path / "state") == [Change(20)]
+    assert read_changes(tmp_path / "state") == [Change(20, fall=2)]
     assert waiting(tmp_path / "state") == []

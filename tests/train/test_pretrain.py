@@ -71,7 +71,8 @@ def test_with_masked_documents_every_token_is_predicted_from_its_own_document() 
         use(decoder, Kernels(attention="tiled" if tiled else "sdpa"))
         expected = 0.0
         for begin in begins:
-            cuts = [begin, *(int(each) for each in STARTS if begin < each < begin + 25), begin + 25]
+            # The token that ends a document is what the next one is read after.
+            cuts = [begin, *(int(each) - 1 for each in STARTS if begin < each - 1 < begin + 25), begin + 25]
             for low, high in pairwise(cuts):
                 piece = torch.from_numpy(ids[low : high + 1])[None]
                 logits = decoder.logits(

@@ -54,6 +54,21 @@ def test_extending_holds_the_rate_and_falls_later(kind: str, step: int) -> None:
         assert rest[0] == pytest.approx(schedule.factor(step))
 
 
+def test_two_wishes_while_it_warms_up_do_not_hold_it_down() -> None:
+    schedule = Schedule(1000, warmup=0.03).extended(5, 100).extended(5, 100)
+    assert [schedule.factor(step) for step in (5, 29, 30, 600)] == [0.2, 1.0, 1.0, 1.0]
+
+
+def test_a_linear_fall_is_held_and_then_takes_as_long_as_before() -> None:
+    longer = Schedule(100, "linear", warmup=0.01).extended(10, 10)
+    assert [longer.factor(step) for step in (11, 20)] == [pytest.approx(Schedule(100, "linear", 0.01).factor(10))] * 2
+    assert longer.factor(65) == pytest.approx(longer.factor(20) / 2)
+
+
+def test_finishing_may_take_fewer_steps() -> None:
+    assert Schedule(100).finishing(50, 2).steps == 52
+
+
 def test_wishes_one_after_the_other() -> None:
     schedule = Schedule(100, decay=0.2).extended(50, 100).extended(60, 10)
     assert schedule.steps == 210

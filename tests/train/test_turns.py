@@ -71,7 +71,8 @@ def figures(folder: Path) -> list[tuple[Any, ...]]:
     return [tuple(row[key] for key in ("step", "steps", "loss", "lr", "grad_norm", "tokens")) for row in rows(folder)]
 
 
-def test_finish_now_ends_with_a_fallen_rate_within_a_tenth(tmp_path: Path) -> None:
+def test_finish_now_ends_with_a_fallen_rate_within_a_tenth(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(loop._Run, "_awake", lambda self, seconds: 1.0)
     result, _ = run(tmp_path, Asked(at20=Finish()))
     assert result.steps == 22
     assert [row["steps"] for row in rows(tmp_path)] == [40] * 20 + [22] * 2
@@ -83,6 +84,78 @@ def test_more_time_becomes_steps_at_the_pace_so_far(tmp_path: Path, monkeypatch:
     monkeypatch.setattr(loop._Run, "_awake", lambda self, seconds: 2.0)
     result, _ = run(tmp_path, Asked(at10=More(16.0)))
     assert result.steps == 48
+
+
+def test_the_first_step_compiles_and_tells_nothing_of_the_pace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = [0.0]
+
+    class Slow:
+        def batches(self, step: int) -> list[Batch]:
+            clock[0] += 20.0 if step == 0 else 0.5
+            return OBJECTIVE.batches(step)
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(OBJECTIVE, name)
+
+    monkeypatch.setattr(loop.time, "perf_counter", lambda: clock[0])
+    assert run(tmp_path / "more", Asked(at0=More(5.0)), objective=Slow())[0].steps == 50
+    assert read_changes(tmp_path / "more" / "run-state") == [Change(2, 10)]
+
+
+def test_a_tenth_is_one_of_the_time_where_steps_have_become_slower() -> None:
+    assert Change.of(Finish(), 100, seconds=100.0, pace=1.0) == Change(100, fall=10)
+    assert Change.of(Finish(), 100, seconds=100.0, pace=2.0) == Change(100, fall=5)
+    assert Change.of(Finish(), 100, seconds=100.0, pace=0.1) == Change(100, fall=10)
+
+
+def test_a_wish_that_finds_no_room_waits_for_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    warnings: list[str] = []
+    write, step = loop.write_changes, [0]
+
+    def full(folder: Path, changes: Any) -> None:
+        if step[0] < 25:
+            raise DiskFull("no room")
+        write(folder, changes)
+
+    monkeypatch.setattr(loop, "write_changes", full)
+    settings = TrainSettings(Schedule(40), spikes=SpikeRule(window=8))
+    result = train(
+        tiny.decoder(), OBJECTIVE, settings, tmp_path, tmp_path / "run-state", Interruption(),
+        on_step=lambda at, _: step.__setitem__(0, at), control=Asked(at20=Finish()), warn=warnings.append,
+    )  # fmt: skip
+    assert result.steps == 26 + 2
+    assert len(warnings) == 1 and "takes effect when it can be written down" in warnings[0]
+
+
+def test_no_checkpoint_is_ahead_of_the_metrics(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    warnings: list[str] = []
+    full = [False]
+    flush = loop.JsonLog.flush
+    monkeypatch.setattr(loop.JsonLog, "flush", lambda log: not full[0] and flush(log))
+
+    def watch(row: dict[str, Any]) -> None:
+        full[0] = 10 <= row["step"] < 20
+        kept = checkpoint.checkpoints(tmp_path / "run-state")
+        assert not full[0] or int(kept[-1].stem.rpartition("-")[2]) <= 10
+
+    settings = TrainSettings(Schedule(30), checkpoint_seconds=0.0)
+    train(
+        tiny.decoder(), OBJECTIVE, settings, tmp_path, tmp_path / "run-state", Interruption(), on_metrics=watch,
+        warn=warnings.append,
+    )  # fmt: skip
+    assert len(warnings) == 10
+    assert [row["step"] for row in rows(tmp_path)] == list(range(1, 31))
+
+
+def test_a_damaged_checkpoint_is_told(tmp_path: Path) -> None:
+    with pytest.raises(Interrupted):
+        run(tmp_path, stop_at=10)
+    for path in checkpoint.checkpoints(tmp_path / "run-state"):
+        path.write_bytes(path.read_bytes()[:-1])
+    warnings: list[str] = []
+    settings = TrainSettings(Schedule(40), spikes=SpikeRule(window=8))
+    train(tiny.decoder(), OBJECTIVE, settings, tmp_path, tmp_path / "run-state", Interruption(), warn=warnings.append)
+    assert len(warnings) == 1 and "checkpoint-00000010.safetensors is damaged" in warnings[0]
 
 
 @pytest.mark.parametrize("wish", [Finish(), More(3.0)])

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ownlm.cli.common import size_text, verb, workspace
 from ownlm.runtime.browser import find_browser
@@ -17,9 +17,6 @@ from ownlm.runtime.device import find_compiler, matmul_gflops
 from ownlm.runtime.errors import OwnLMError
 from ownlm.runtime.progress import Screen
 from ownlm.runtime.threads import available_cores
-
-if TYPE_CHECKING:
-    pass
 
 LIBRARIES = ("ownlm", "torch", "tokenizers", "tiktoken", "rustbpe", "nicegui", "fastapi", "transformers")
 LEAST_DISK = 2e9
@@ -40,7 +37,9 @@ class Finding:
 def command(screen: Screen) -> None:
     """Look this machine over: device, measured rates, compiler, browser, port, disk, versions."""
     findings: list[Finding] = []
-    checks: list[Callable[[], Iterator[Finding]]] = [machine, rates, compiler, browser, port, disk, versions]
+    checks: list[Callable[[], Iterator[Finding]]] = [
+        machine, rates, training, compiler, browser, port, disk, versions,
+    ]  # fmt: skip
     with screen.bar("measuring", total=len(checks)) as bar:
         for done, check in enumerate(checks):
             bar.update(done, check.__name__)
@@ -78,6 +77,18 @@ def rates() -> Iterator[Finding]:
             yield Finding(f"matmul {label}", f"not on this device ({error})")
             continue
         yield Finding(f"matmul {label}", f"{gflops:,.0f} GFLOP/s", figures={"gflops": gflops})
+
+
+def training() -> Iterator[Finding]:
+    """What training on each device must do without."""
+    from ownlm.recipe.measure import present_devices
+    from ownlm.train.operations import missing_operations
+
+    for device in present_devices():
+        missing = missing_operations(device)
+        lacks = "; ".join(f"no {each.operation} ({each.instead} instead)" for each in missing)
+        figures = {"missing": [asdict(each) for each in missing]}
+        yield Finding(f"training on {device}", lacks or "every operation is there", figures=figures)
 
 
 def compiler() -> Iterator[Finding]:

@@ -39,7 +39,8 @@ def command(
             "--set",
             metavar="NAME=VALUE",
             help="Another way to train: schedule, warmup, decay, learning_rate, weight_decay, neuron_beta (NorMuon), "
-            "cautious, momentum_warmup, batch_halvings, first_context, documents_apart, z_loss. May be repeated.",
+            "cautious, momentum_warmup, batch_halvings, first_context, documents_apart, z_loss, float8. "
+            "May be repeated.",
         ),
     ] = None,
     init: Annotated[

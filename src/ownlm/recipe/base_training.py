@@ -18,6 +18,7 @@ from ownlm.runtime.keys import pressed_keys
 from ownlm.store.workspace import Build
 from ownlm.train.control import HINT, AnyOf, FileControl, KeyControl
 from ownlm.train.distributed import gathered, shard
+from ownlm.train.float8 import leave_float8, use_float8
 from ownlm.train.loop import TrainResult, train
 from ownlm.train.objective import Objective
 from ownlm.train.spikes import SpikeRule
@@ -63,12 +64,15 @@ def train_base(
 
     Raises:
         Interrupted, NumericalError, DiskFull: as `train`.
-        OwnLMError: a tracker that cannot be opened, or a model that cannot be divided among the processes.
+        OwnLMError: a tracker that cannot be opened, a model that cannot be divided among the processes, or float8 where
+            it cannot be.
     """
     from ownlm.train.loop import TrainSettings
 
     world, screen = options.on(course), context.screen
     whole = gathered if world.size > 1 else _to_processor
+    if course.chosen.float8:
+        use_float8(decoder, world.device, world.tensor_parallel)
     decoder = shard(decoder, world)
     on_processor = world.device.startswith("cpu")
     peak = course.peak_flops / world.neighbours if on_processor else course.peak_flops
@@ -100,7 +104,10 @@ def train_base(
         )  # fmt: skip
         if sample is not None:
             sample.last(result.steps, decoder)
-    return whole(decoder, world), result
+    found = whole(decoder, world)
+    if found is not None:
+        leave_float8(found)
+    return found, result
 
 
 def _to_processor(decoder: Decoder, world: World) -> Decoder:

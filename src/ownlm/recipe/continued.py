@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from ownlm.recipe.base_training import RunOptions
     from ownlm.recipe.course import Course
 
-CODE_VERSION = 1
+CODE_VERSION = 2
 _ENDS = ("bos_token_id", "eos_token_id", "pad_token_id")
 _ANEW = ("config.json", "README.md")
 """What the new model does not take over: its config is written anew, and another model's card does not fit it."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import shutil
 import time
 from typing import TYPE_CHECKING, Any
@@ -137,12 +138,20 @@ def student_plan(plan: Plan, tokenizer: AnyTokenizer) -> Plan:
     """See `plan_student`; measures a step."""
     import torch
 
-    from ownlm.recipe.measure import step_seconds
-    from ownlm.recipe.planner import COMPILE_SECONDS, FEWEST_STEPS, SLACK
+    from ownlm.recipe.measure import available_memory, step_seconds
+    from ownlm.recipe.planner import COMPILE_SECONDS, FEWEST_STEPS, SLACK, fit_memory
 
     torch.set_num_threads(plan.threads)
     config = plan.config(tokenizer.vocab_size)
-    step = step_seconds(config, plan.kernels, plan.rows, plan.micro_batches, device=plan.device)
+    fitting = fit_memory(config, plan.kernels, plan.rows, available_memory(plan.device) or math.inf)
+    if fitting is None:
+        raise BudgetError(
+            f"There is too little memory for a student of {config.parameters / 1e6:.1f} million parameters with this "
+            f"teacher's vocabulary of {tokenizer.vocab_size:,}. Close other programs, or take a smaller teacher."
+        )
+    kernels, rows, memory = fitting
+    micro_batches = plan.rows * plan.micro_batches // rows
+    step = step_seconds(config, kernels, rows, micro_batches, device=plan.device)
     seconds = plan.seconds.pretrain - (COMPILE_SECONDS if plan.kernels.compiled else 0)
     steps = int(seconds / (step * SLACK))
     if steps < FEWEST_STEPS:
@@ -154,12 +163,16 @@ def student_plan(plan: Plan, tokenizer: AnyTokenizer) -> Plan:
     reasons = tuple(
         ("vocabulary", f"{tokenizer.vocab_size:,}", "the teacher's") if reason[0] == "vocabulary" else reason
         for reason in plan.reasons
-        if reason[0] != "steps"
+        if reason[0] not in ("steps", "memory")
     )
     return dataclasses.replace(
         plan, vocabulary=tokenizer.vocab_size, parameters=config.parameters, steps=steps, forecast=forecast,
         law=f"{plan.law}; without a teacher, and with a vocabulary of its own",
-        reasons=(*reasons, ("steps", f"{steps:,}", f"{step * 1000:.0f} ms each, measured")),
+        kernels=kernels, rows=rows, micro_batches=micro_batches, memory=memory,
+        reasons=(
+            *reasons, ("steps", f"{steps:,}", f"{step * 1000:.0f} ms each, measured"),
+            ("memory", f"{memory.total / 1e9:.2g} GB", f"with the teacher's vocabulary, {rows} windows at a time"),
+        ),
     )  # fmt: skip
 
 

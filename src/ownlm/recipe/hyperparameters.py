@@ -32,6 +32,7 @@ class Hyperparameters:
     - `batch_halvings`: how often the batch is halved at first. `first_context`: tokens that the first third of the
       steps see at a time (0: all). `documents_apart`: no token sees another document.
     - `z_loss` keeps the logits' log-sum near 0 (1e-4 is usual).
+    - `float8` multiplies the blocks' matrices in float8, on NVIDIA GPUs that can, by torchao.
     """
 
     schedule: Literal["wsd", "cosine", "linear"] = "wsd"
@@ -41,11 +42,12 @@ class Hyperparameters:
     weight_decay: float = 0.0
     neuron_beta: float = 0.0
     cautious: bool = False
-    momentum_warmup: int = 0
+    momentum_warmup: int = 100
     batch_halvings: int = 0
     first_context: int = 0
     documents_apart: bool = False
     z_loss: float = 0.0
+    float8: bool = False
 
     def changed(self) -> dict[str, Any]:
         """What differs from the defaults."""
@@ -106,7 +108,7 @@ class Hyperparameters:
 
 _READ: dict[str, Any] = {"true": True, "yes": True, "on": True, "false": False, "no": False, "off": False}
 _WORDS = {"schedule": ("wsd", "cosine", "linear")}
-_FLAGS = ("cautious", "documents_apart")
+_FLAGS = ("cautious", "documents_apart", "float8")
 _WHOLE = {"momentum_warmup": (0, 10**6), "batch_halvings": (0, 8), "first_context": (0, 10**6)}
 _NUMBERS = {
     "warmup": (0, 0.9), "decay": (0, 1), "learning_rate": (1e-4, 1e3), "weight_decay": (0, 10),

@@ -23,9 +23,14 @@ from ownlm.train.pretrain import PretrainObjective
 
 DEVICES = ("cpu", "cuda", "mps")
 _CONTAINER_LIMITS = (
-    (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory.current")),
-    (Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"), Path("/sys/fs/cgroup/memory/memory.usage_in_bytes")),
+    (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory.current"), "inactive_file"),
+    (
+        Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"),
+        Path("/sys/fs/cgroup/memory/memory.usage_in_bytes"),
+        "total_inactive_file",
+    ),
 )
+"""The files of control groups, version 2 and 1, and what `memory.stat` beside them calls cache that can be dropped."""
 
 
 @dataclass(frozen=True)
@@ -139,15 +144,25 @@ def _windows_memory() -> int | None:
         return None
 
 
-def _container_room(limits: tuple[tuple[Path, Path], ...]) -> list[int]:
-    """What is left of a container's limits."""
+def _container_room(limits: tuple[tuple[Path, Path, str], ...]) -> list[int]:
+    """What is left of a container's limits; files that were read and are kept in memory do not count as used."""
     found = []
-    for limit, used in limits:
+    for limit, used, cache in limits:
         try:
-            found.append(max(0, int(limit.read_text()) - int(used.read_text())))
+            taken = int(used.read_text()) - _statistic(limit.parent / "memory.stat", cache)
+            found.append(max(0, int(limit.read_text()) - max(0, taken)))
         except (OSError, ValueError):  # no container, or "max"
             continue
     return found
+
+
+def _statistic(path: Path, name: str) -> int:
+    """A line of `memory.stat`; 0 where there is none."""
+    try:
+        lines = (line.split() for line in path.read_text().splitlines())
+        return next((int(line[1]) for line in lines if line[0] == name), 0)
+    except (OSError, ValueError, IndexError):
+        return 0
 
 
 def step_seconds(

@@ -110,15 +110,25 @@ def shape_of(size: Size, seconds: float, basis: Basis) -> Shape | None:
     config = size.config(vocabulary, window)
     flops = basis.rate * efficiency(size.width, basis.compiled, machine.device) * seconds
     windows = max(1, rules.batch(flops, window).value // window)
-    attention = "tiled" if machine.device == "cpu" else "sdpa"
+    kernels = Kernels(machine.precision, "tiled" if machine.device == "cpu" else "sdpa", basis.compiled)
+    found = fit_memory(config, kernels, min(windows, MOST_ROWS[machine.device]), basis.available)
+    return None if found is None else Shape(size, config, found[0], found[1], windows // found[1], found[2])
+
+
+def fit_memory(
+    config: DecoderConfig, kernels: Kernels, rows: int, available: float
+) -> tuple[Kernels, int, Memory] | None:
+    """The kernels and the windows at a time, `rows` at most, that fit `available` bytes; None where nothing does.
+
+    Activations are worked out again only where a single window does not fit otherwise.
+    """
     for recompute in (False, True):
-        kernels = Kernels(machine.precision, attention, basis.compiled, recompute)  # type: ignore[arg-type]
-        rows = min(windows, MOST_ROWS[machine.device])
-        while rows >= 1:
-            memory = training_memory(config, kernels, rows)
-            if memory.fits(basis.available):
-                return Shape(size, config, kernels, rows, windows // rows, memory)
-            rows //= 2
+        chosen, fewer = dataclasses.replace(kernels, recompute=recompute), rows
+        while fewer >= 1:
+            memory = training_memory(config, chosen, fewer)
+            if memory.fits(available):
+                return chosen, fewer, memory
+            fewer //= 2
     return None
 
 
@@ -211,18 +221,23 @@ def _measured(minutes: float, seconds: float, basis: Basis) -> tuple[Shape, floa
 
     In a long run other sizes are measured as well, while the speed found makes another one look better.
     """
+
+    def loss(shape: Shape, step: float) -> float:
+        read = seconds / step * shape.batch_tokens * basis.text.bytes_of(shape.config.vocabulary)
+        return basis.forecaster.bits_per_byte(shape.config.matmul_parameters, read, basis.distinct)
+
     ranked = choose(seconds, basis)
     shape, step = ranked[0], _step(ranked[0], basis)
     tried = {shape.size: (shape, step)}
     while seconds > PATIENT and len(tried) < 3:
         flops = shape.batch_tokens * shape.config.training_flops_per_token(shape.config.context) / step
         expected = basis.rate * efficiency(shape.size.width, basis.compiled, basis.machine.device)
-        better = choose(seconds, basis, flops / expected)[0]
-        if better.size in tried:
-            shape, step = tried[better.size]
+        shape = choose(seconds, basis, flops / expected)[0]
+        if shape.size in tried:
             break
-        shape, step = better, _step(better, basis)
+        step = _step(shape, basis)
         tried[shape.size] = (shape, step)
+    shape, step = min(tried.values(), key=lambda each: loss(*each))
     while int(seconds / (step * SLACK)) < FEWEST_STEPS:
         smaller = [each for each in ranked if LADDER.index(each.size) < LADDER.index(shape.size)]
         if not smaller:

@@ -139,6 +139,10 @@ class _Run:
         self, request: Request, workspace: Workspace, screen: Screen, interruption: Interruption, team: Team
     ) -> None:
         self.request, self.team = request, team
+        if request.hyperparameters.float8:
+            from ownlm.train.float8 import require_float8
+
+            require_float8(request.device or team.device, request.tensor_parallel)
         documents, sources = _documents(request, workspace)
         name = _tidy(request.folder.resolve().name) if documents is None and request.folder else ""
         recipe = Recipe(

@@ -21,6 +21,7 @@ from ownlm.model.kernels import eager
 from ownlm.recipe.context import RunContext
 from ownlm.recipe.plan import Plan
 from ownlm.runtime import atomic
+from ownlm.runtime.errors import DiskFull
 from ownlm.runtime.seeds import derive_seed
 
 SAMPLES = "samples.jsonl"
@@ -59,7 +60,7 @@ class Sampler:
 
     def __init__(self, path: Path, prompts: Sequence[str], tokenizer: AnyTokenizer, seed: int) -> None:
         self._path, self._prompts, self._tokenizer, self._seed = path, prompts, tokenizer, seed
-        self._written = _resume_samples(path)
+        self._rows = _resume_samples(path)
 
     def __call__(self, step: int, decoder: Decoder) -> None:
         """Samples after 0, 10, 100, 1,000 ... updates."""
@@ -68,7 +69,7 @@ class Sampler:
 
     def last(self, step: int, decoder: Decoder) -> None:
         """Samples now, unless that was done for this step before."""
-        if step in self._written:
+        if any(row["step"] == step for row in self._rows):
             return
         from ownlm.data.chat_format import ChatFormat
 
@@ -77,23 +78,25 @@ class Sampler:
         params = SamplingParams(max_tokens=SAMPLE_TOKENS, temperature=0.7, top_p=0.95, seed=self._seed)
         answers = model.generate(self._prompts, params)
         decoder.train()
-        with self._path.open("a", encoding="utf-8") as file:
-            for prompt, answer in zip(self._prompts, answers, strict=True):
-                file.write(json.dumps({"step": step, "prompt": prompt, "text": answer.text}) + "\n")
-        self._written.add(step)
+        self._rows += [
+            {"step": step, "prompt": prompt, "text": answer.text}
+            for prompt, answer in zip(self._prompts, answers, strict=True)
+        ]
+        try:
+            atomic.write_text(self._path, "".join(json.dumps(row) + "\n" for row in self._rows))
+        except DiskFull:  # they are written with the next ones
+            pass
 
 
-def _resume_samples(path: Path) -> set[int]:
-    """The steps that were sampled before; a last line that a full disk or a kill cut off is taken away."""
+def _resume_samples(path: Path) -> list[dict[str, Any]]:
+    """What was sampled before."""
     rows = []
     for line in path.read_text("utf-8").splitlines() if path.exists() else ():
         try:
             rows.append(json.loads(line))
         except ValueError:
             continue
-    if rows:
-        atomic.write_text(path, "".join(json.dumps(row) + "\n" for row in rows))
-    return {row["step"] for row in rows}
+    return rows
 
 
 def heldout_sample(context: RunContext, limit: int) -> list[Document]:

@@ -164,8 +164,8 @@ class Workspace:
                 return existing, True
             if not resumable:
                 shutil.rmtree(folder, ignore_errors=True)
-            for left in folder.rglob(".*.tmp"):  # half-written by a process that was killed: nobody else builds here
-                left.unlink()
+            for left in list(folder.rglob(".*.tmp")):  # half-written by a process that was killed: nobody else is here
+                shutil.rmtree(left) if left.is_dir() else left.unlink(missing_ok=True)
             folder.mkdir(parents=True, exist_ok=True)
             head = {"kind": kind, "name": name, "id": identifier, "inputs": inputs, "settings": settings}
             (folder / RUN_STATE).mkdir(exist_ok=True)

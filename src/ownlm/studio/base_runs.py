@@ -140,8 +140,9 @@ def outcomes(run: BaseRun, trace: Trace) -> list[tuple[str, str]]:
 
 def _described(plan: Mapping[str, Any], own: Mapping[str, Any], corpus: Artifact | None) -> Iterable[tuple[str, str]]:
     rates, kernels = _mapping(plan.get("rates")), _mapping(plan.get("kernels"))
-    rows, context = plan.get("rows"), plan.get("context")
-    batch = rows * context if isinstance(rows, int) and isinstance(context, int) else None
+    context = plan.get("context")
+    sizes = [plan.get("rows"), plan.get("micro_batches", 1), context]
+    batch = math.prod(sizes) if all(isinstance(size, int) for size in sizes) else None
     shape = [_plain(plan.get(key)) for key in ("layers", "width")]
     yield "Corpus", f"{corpus.name}, {corpus.id[:6]}" if corpus else "–"
     yield "Parameters", count(plan.get("parameters"))
@@ -157,7 +158,7 @@ def _described(plan: Mapping[str, Any], own: Mapping[str, Any], corpus: Artifact
     yield "Precision", _plain(kernels.get("precision")) or "–"
     yield "Machine", _plain(plan.get("machine") or plan.get("device")) or "–"
     yield "Seed", _plain(own.get("seed")) or "–"
-    for key, value in own.items():
+    for key, value in {**own, **_mapping(own.get("chosen"))}.items():
         if key not in _OWN_ROWS and isinstance(value, str | int | float):
             yield key.replace("_", " ").capitalize(), _plain(value)
 

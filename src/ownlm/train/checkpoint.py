@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -60,13 +60,7 @@ def save_checkpoint(
 
 
 def _save_whole(folder: Path, decoder: Decoder, optimisers: list[torch.optim.Optimizer], progress: Progress) -> Path:
-    tensors: dict[str, Tensor] = {"random": torch.get_rng_state()}
-    for name, parameter in _learning(decoder):
-        tensors[f"weights/{name}"] = parameter.detach()
-        for optimiser in optimisers:
-            for key, value in optimiser.state.get(parameter, {}).items():
-                tensors[f"state/{name}/{key}"] = value
-    tensors = {key: value.contiguous() for key, value in tensors.items()}
+    tensors = {key: value.cpu().contiguous() for key, value in state_tensors(decoder, optimisers).items()}
     path = folder / NAME.format(step=progress.step)
     text = json.dumps(asdict(progress))
     content = save(tensors, {"progress": text, "checksum": _checksum(text, tensors)})
@@ -99,7 +93,7 @@ def require_room(folder: Path, decoder: Decoder) -> None:
         DiskFull: there is less room.
     """
     # Weights, and at most two moments of each.
-    one = sum(3 * parameter.numel() * 4 for _, parameter in _learning(decoder))
+    one = sum(3 * parameter.numel() * 4 for _, parameter in learning(decoder))
     folder.mkdir(parents=True, exist_ok=True)
     free = shutil.disk_usage(folder).free
     if free < 2 * one:
@@ -110,9 +104,13 @@ def require_room(folder: Path, decoder: Decoder) -> None:
 
 
 def load_checkpoint(
-    folder: Path, decoder: Decoder, optimisers: list[torch.optim.Optimizer], world: World = World()
+    folder: Path,
+    decoder: Decoder,
+    optimisers: list[torch.optim.Optimizer],
+    world: World = World(),
+    warn: Callable[[str], None] | None = None,
 ) -> Progress | None:
-    """Restores the newest checkpoint that can be read; a damaged one is passed over for the one before it."""
+    """Restores the newest checkpoint that can be read; `warn` is told of each that is damaged and passed over."""
     for path in sorted(checkpoints(folder), key=lambda path: path.stem, reverse=True):
         if path.is_dir():
             from ownlm.train.sharded_checkpoint import load_sharded
@@ -122,6 +120,8 @@ def load_checkpoint(
             progress = _load_whole(path, decoder, optimisers)
         if progress is not None:
             return progress
+        if warn is not None:
+            warn(f"{path} is damaged: the run goes on from the checkpoint before it, or begins again.")
     return None
 
 
@@ -140,7 +140,19 @@ def _load_whole(path: Path, decoder: Decoder, optimisers: list[torch.optim.Optim
     return progress
 
 
-def _learning(decoder: Decoder) -> Iterator[tuple[str, nn.Parameter]]:
+def state_tensors(decoder: Decoder, optimisers: list[torch.optim.Optimizer]) -> dict[str, Tensor]:
+    """Everything that a checkpoint holds, by name: weights that learn, the optimisers' state, the random state."""
+    tensors: dict[str, Tensor] = {"random": torch.get_rng_state()}
+    for name, parameter in learning(decoder):
+        tensors[f"weights/{name}"] = parameter.detach()
+        for optimiser in optimisers:
+            for key, value in optimiser.state.get(parameter, {}).items():
+                tensors[f"state/{name}/{key}"] = value
+    return tensors
+
+
+def learning(decoder: Decoder) -> Iterator[tuple[str, nn.Parameter]]:
+    """The parameters that are not frozen, by name."""
     return ((name, parameter) for name, parameter in decoder.named_parameters() if parameter.requires_grad)
 
 
@@ -156,7 +168,7 @@ def _checksum(text: str, tensors: dict[str, Tensor]) -> str:
 def _restore(tensors: dict[str, Tensor], decoder: Decoder, optimisers: list[torch.optim.Optimizer]) -> None:
     torch.set_rng_state(tensors["random"])
     owners = {id(p): optimiser for optimiser in optimisers for group in optimiser.param_groups for p in group["params"]}
-    for name, parameter in _learning(decoder):
+    for name, parameter in learning(decoder):
         parameter.copy_(held(tensors[f"weights/{name}"], parameter))
         prefix = f"state/{name}/"
         state = {key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)}

@@ -57,7 +57,7 @@ def room_for(shape: Sequence[int], dtype: torch.dtype, parameter: Tensor) -> Ten
         return torch.zeros_like(parameter, dtype=dtype, requires_grad=False)
     if len(shape) == 2 and parameter.ndim == 2 and shape[0] == parameter.shape[0]:
         return rows_like(parameter, shape[1], dtype)
-    return torch.zeros(tuple(shape), dtype=dtype)
+    return torch.zeros(tuple(shape), dtype=dtype, device=local(parameter).device)
 
 
 @torch.no_grad()

@@ -50,11 +50,21 @@ def leave_float8(decoder: Decoder) -> None:
             setattr(decoder.get_submodule(owner), last, plain)
 
 
-def _require(decoder: Decoder, device: str, tensor_parallel: int, emulate: bool) -> None:
+def require_float8(device: str | None, tensor_parallel: int = 1) -> None:
+    """What can be known before there is a model; `device` None is the fastest one here.
+
+    Raises:
+        OwnLMError: torchao is missing, the GPU has no float8, or matrices are divided by tensor parallelism.
+    """
+    if device is None:
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    _fits(device, tensor_parallel)
+    _torchao()
+
+
+def _fits(device: str, tensor_parallel: int) -> None:
     if tensor_parallel > 1:
         raise OwnLMError("float8 and --tensor-parallel do not go together. Leave one of them out.")
-    if emulate:
-        return
     if torch.device(device).type != "cuda":
         raise OwnLMError(f"float8 needs an NVIDIA GPU; this run is on {device}. Leave float8 out.")
     if (capability := torch.cuda.get_device_capability(device)) < _FIRST_CAPABILITY:
@@ -62,6 +72,12 @@ def _require(decoder: Decoder, device: str, tensor_parallel: int, emulate: bool)
             f"float8 needs a GPU of compute capability 8.9 or later (L4, RTX 40, H100, ...); {device} has "
             f"{capability[0]}.{capability[1]}. Leave float8 out."
         )
+
+
+def _require(decoder: Decoder, device: str, tensor_parallel: int, emulate: bool) -> None:
+    if emulate and tensor_parallel == 1:
+        return
+    _fits(device, tensor_parallel)
     if decoder.compute_dtype != torch.bfloat16:
         raise OwnLMError("float8 is for models that otherwise compute in bfloat16. Choose that precision, or leave it.")
 

@@ -14,8 +14,8 @@ from typing import Any
 from ownlm.model.decoder import Decoder
 from ownlm.runtime.errors import DiskFull, Interrupted, NumericalError
 from ownlm.runtime.signals import Interruption
-from ownlm.train.checkpoint import Progress, load_checkpoint, require_room, save_checkpoint
-from ownlm.train.control import Control
+from ownlm.train.checkpoint import Progress, load_checkpoint, remove_old, require_room, save_checkpoint
+from ownlm.train.control import Control, Wish
 from ownlm.train.metrics import METRICS, SKIPPED, JsonLog, number
 from ownlm.train.objective import KnowsDocuments, Objective
 from ownlm.train.optimisers import Rates, build_optimisers, parameter_groups, set_rates
@@ -107,7 +107,7 @@ class _Run:
         self.decoder, self.objective, self.settings, self.world = decoder, objective, settings, world
         self.state, self.warn = state, warn or (lambda _: None)
         self.optimisers = build_optimisers(decoder, settings.rates)
-        found = load_checkpoint(state, decoder, self.optimisers, world)
+        found = load_checkpoint(state, decoder, self.optimisers, world, self.warn if world.main else None)
         if found is None and world.main:
             require_room(state, decoder)
         self.progress = found or Progress()
@@ -120,12 +120,14 @@ class _Run:
         self.losses = [number(row["loss"]) for row in rows]
         self.watchman = _watchman(settings.spikes, rows)
         self.changes = world.broadcast(read_changes(state))
+        self.wishes: list[Wish] = []
         self.schedule = settings.schedule
         for change in self.changes:
             if change.step < self.progress.step:
                 self.schedule = change.apply(self.schedule)
         self.flops = _flops_per_token(decoder, objective)
         self.recent: deque[float] = deque(maxlen=16)
+        self.begun = False
         self.saved = time.monotonic()
 
     def go(
@@ -151,31 +153,49 @@ class _Run:
             if stop:
                 self._save()
                 raise Interrupted(
-                    interruption.exit_code,
+                    max(self.world.collect(interruption.exit_code if interruption.requested else 0)),
                     f"Stopped at step {self.progress.step} of {self.schedule.steps}; everything is saved. "
                     "The same command goes on from here.",
                 )
             self._turn(control)
         if on_step is not None:
             on_step(self.progress.step, self.decoder)
+        if not self._flush():
+            self.warn(f"The disk is full: the last rows of {METRICS} could not be written.")
         return self._result()
 
     def _turn(self, control: Control | None) -> None:
-        """Applies what was recorded for this step before, else what is asked for now, once that is on the disk."""
+        """Applies what was recorded for this step before, else what is asked for now."""
         step = self.progress.step
         if step >= self.schedule.steps:
             return
         if control is not None and not any(change.step >= step for change in self.changes):
-            wishes = self.world.broadcast(control.asked() if self.world.main else [])
-            if wishes:
-                pace = self.progress.seconds / step if step else 1.0
-                self.changes += [Change.of(wish, step, pace) for wish in wishes]
-                if self.world.main:
-                    write_changes(self.state, self.changes)
-                self.world.barrier()
+            self._take_up(control)
         for change in self.changes:
             if change.step == step:
                 self.schedule = change.apply(self.schedule)
+
+    def _take_up(self, control: Control) -> None:
+        """Makes changes of the wishes, once they are on the disk; those that find no room there wait.
+
+        In the first two steps they wait as well: what a step takes is not known before the second one.
+        """
+        made: list[Change] = []
+        step, seconds = self.progress.step, self.progress.seconds
+        if self.world.main:
+            asked = control.asked()
+            self.wishes += asked
+            if self.wishes and step > 1:
+                pace = statistics.median(self.recent) if self.recent else seconds / step
+                made = [Change.of(wish, step, seconds, pace) for wish in self.wishes]
+                try:
+                    write_changes(self.state, [*self.changes, *made])
+                    self.wishes = []
+                except DiskFull:
+                    made = []
+                    if asked:
+                        self.warn("The disk is full: what was asked for takes effect when it can be written down.")
+        self.changes += self.world.broadcast(made)
 
     def _step(self) -> dict[str, Any]:
         """One update, the progress that it makes, and its row in the metrics."""
@@ -232,7 +252,9 @@ class _Run:
         usual = statistics.median(self.recent) if self.recent else math.inf
         if seconds > max(30.0, _ASLEEP * usual):
             return usual
-        self.recent.append(seconds)
+        if self.begun:  # the first step of a process compiles, and is like no other
+            self.recent.append(seconds)
+        self.begun = True
         return max(seconds, 1e-9)
 
     def _timing(self, rate: float, steps: int) -> dict[str, float | None]:
@@ -246,8 +268,23 @@ class _Run:
         }
 
     def _save(self) -> None:
+        """No checkpoint is ahead of the metrics: what a resumed run knows of the steps before it, it knows from them.
+
+        Raises:
+            DiskFull: no space is left for either.
+        """
+        if self.world.any(not self._flush()):
+            if self.world.main:
+                remove_old(self.state, 1)
+            if self.world.any(not self._flush()):
+                raise DiskFull(f"The disk that holds {self.state} is full. Free some space.")
         save_checkpoint(self.state, self.decoder, self.optimisers, self.progress, self.world)
         self.saved = time.monotonic()
+
+    def _flush(self) -> bool:
+        """Whether all rows are written."""
+        written = [log.flush() for log in (self.log, self.skips) if log is not None]
+        return all(written)
 
     def _save_if_there_is_room(self) -> None:
         """A full disk does not end the run: the last good checkpoint stays, and the next due one is tried."""

@@ -32,6 +32,12 @@ class JsonLog:
     def add(self, row: dict[str, Any]) -> None:
         """Appends a row; a crash of the process loses nothing of it."""
         self._waiting += as_line(row).encode()
+        self.flush()
+
+    def flush(self) -> bool:
+        """Writes what waits for room; whether everything is written now."""
+        if not self._waiting:
+            return True
         try:
             with self.path.open("r+b" if self.path.exists() else "wb") as file:
                 file.seek(self._end)
@@ -41,9 +47,10 @@ class JsonLog:
         except OSError as error:
             if error.errno not in (errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC)):
                 raise
-            return
+            return False
         self._end += len(self._waiting)
         self._waiting = b""
+        return True
 
 
 def as_line(row: dict[str, Any]) -> str:

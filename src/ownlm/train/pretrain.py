@@ -116,9 +116,10 @@ class PretrainObjective:
         first = np.zeros((len(begins), self.context), dtype=np.int64)
         limited = False
         if self.mask_documents and self.starts is not None:
-            absolute = begins[:, None] + places
-            document = np.searchsorted(self.starts, absolute, "right") - 1
-            first = np.maximum(self.starts[document] - begins[:, None], 0)
+            # The end-of-text token before a document is what it is read after, as a text is later on.
+            borders = np.maximum(self.starts - 1, 0)
+            document = np.searchsorted(borders, begins[:, None] + places, "right") - 1
+            first = np.maximum(borders[document] - begins[:, None], 0)
             limited = True
         steps, length = self.short_context
         if step < steps:

@@ -53,17 +53,23 @@ class Schedule:
         shape = 1 - progress if self.kind == "linear" else 0.5 * (1 + math.cos(math.pi * progress))
         return self.final + (1 - self.final) * shape
 
-    def finishing(self, step: int) -> Schedule:
-        """The same up to `step`, where the fall begins; it takes a tenth of the steps done, or what is left if less."""
-        left = max(1, min(self.steps - step, int(FINISHING * step)))
+    def finishing(self, step: int, fall: int | None = None) -> Schedule:
+        """The same up to `step`, where the fall begins; it takes `fall` steps, or what is left if less.
+
+        None is a tenth of the steps done.
+        """
+        left = max(1, min(self.steps - step, int(FINISHING * step) if fall is None else fall))
         return self._turned(step, self.factor(step), step + left, left)
 
     def extended(self, step: int, more: int) -> Schedule:
         """The same up to `step`, and `more` steps longer: the factor is held for longer, then it falls as planned."""
         steps = self.steps + more
-        fall = min(self.turn.fall if self.turn is not None else self._fall, steps - step)
-        warming = step < self._rise and self.turn is None
-        return self._turned(step, 1.0 if warming else self.factor(step), steps, fall)
+        if self.turn is not None:  # without the limit of the warm-up, which goes on
+            height, fall = self._fallen(self.turn.factor, self.turn.fall, step), self.turn.fall
+        else:
+            height = 1.0 if step < self._rise else self.factor(step)
+            fall = self._fall if self.kind == "wsd" else self.steps - max(step, self._rise)
+        return self._turned(step, height, steps, max(1, min(fall, steps - step)))
 
     def _turned(self, step: int, factor: float, steps: int, fall: int) -> Schedule:
         return dataclasses.replace(self, steps=steps, turn=Turn(step, factor, fall, self))

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.distributed.checkpoint.api import CheckpointException
 from torch.distributed.checkpoint.filesystem import FileSystemReader
 from torch.distributed.checkpoint.metadata import TensorStorageMetadata
@@ -25,7 +25,7 @@ from torch.distributed.checkpoint.state_dict_saver import save
 from ownlm.model.decoder import Decoder
 from ownlm.runtime import atomic
 from ownlm.runtime.errors import DiskFull
-from ownlm.train.checkpoint import Progress, remove_old
+from ownlm.train.checkpoint import Progress, learning, remove_old, state_tensors
 from ownlm.train.distributed import reshard
 from ownlm.train.exchange import room_for
 from ownlm.train.world import World
@@ -66,29 +66,24 @@ def load_sharded(
     Nothing is unpickled before all hashes agree.
     """
     manifest = _read_manifest(path)
-    names = sorted(manifest["files"]) if manifest else []
-    # Each process checks its share of the files.
-    damaged = manifest is None or any(
-        _sha256(path / n) != manifest["files"][n] for n in names[world.rank :: world.size]
-    )
-    if world.any(damaged) or manifest is None:
+    if world.any(manifest is None or _damaged(path, manifest["files"], world)) or manifest is None:
         return None
     reader = FileSystemReader(path)
     reshard(decoder)
     owners = {id(p): optimiser for optimiser in optimisers for group in optimiser.param_groups for p in group["params"]}
-    learning = dict(_learning(decoder))
-    tensors: dict[str, Any] = {f"weights/{name}": parameter.detach() for name, parameter in learning.items()}
+    parameters = dict(learning(decoder))
+    tensors: dict[str, Any] = {f"weights/{name}": parameter.detach() for name, parameter in parameters.items()}
     tensors["random"] = torch.get_rng_state()
     states: dict[str, dict[str, Tensor]] = {}
     for key, stored in reader.read_metadata().state_dict_metadata.items():
         if key.startswith("state/") and isinstance(stored, TensorStorageMetadata):
             name, field = key.removeprefix("state/").rsplit("/", 1)
-            tensors[key] = room_for(stored.size, stored.properties.dtype, learning[name])
+            tensors[key] = room_for(stored.size, stored.properties.dtype, parameters[name])
             states.setdefault(name, {})[field] = tensors[key]
     with _alone_on_purpose():
         load(tensors, storage_reader=reader, no_dist=world.size == 1)
     for name, state in states.items():
-        owners[id(learning[name])].state[learning[name]] = state
+        owners[id(parameters[name])].state[parameters[name]] = state
     torch.set_rng_state(tensors["random"])
     return Progress(**manifest["progress"])
 
@@ -106,7 +101,8 @@ def _write(
 
     def write() -> None:
         with _alone_on_purpose():
-            save(_tensors(decoder, optimisers), checkpoint_id=aside, no_dist=world.size == 1)
+            reshard(decoder)
+            save(state_tensors(decoder, optimisers), checkpoint_id=aside, no_dist=world.size == 1)
 
     def hashes() -> dict[str, str]:
         # DCP names each file after the rank that wrote it.
@@ -151,21 +147,6 @@ def _together(action: Callable[[], T], aside: Path, world: World) -> T:
             "everything that was complete is kept."
         ) from problem
     raise problem or RuntimeError(f"another process could not write its part of {aside}")
-
-
-def _tensors(decoder: Decoder, optimisers: list[torch.optim.Optimizer]) -> dict[str, Tensor]:
-    reshard(decoder)
-    tensors: dict[str, Tensor] = {"random": torch.get_rng_state()}
-    for name, parameter in _learning(decoder):
-        tensors[f"weights/{name}"] = parameter.detach()
-        for optimiser in optimisers:
-            for key, value in optimiser.state.get(parameter, {}).items():
-                tensors[f"state/{name}/{key}"] = value
-    return tensors
-
-
-def _learning(decoder: Decoder) -> Iterator[tuple[str, nn.Parameter]]:
-    return ((name, parameter) for name, parameter in decoder.named_parameters() if parameter.requires_grad)
 
 
 @contextmanager

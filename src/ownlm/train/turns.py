@@ -10,28 +10,35 @@ from pathlib import Path
 
 from ownlm.runtime import atomic
 from ownlm.train.control import Finish, Wish
-from ownlm.train.schedule import Schedule
+from ownlm.train.schedule import FINISHING, Schedule
 
 TURNS = "turns.jsonl"
 
 
 @dataclass(frozen=True)
 class Change:
-    """At `step` the run is told to finish (`more` None), or to make `more` steps than it had before it."""
+    """At `step` the run is told to finish within `fall` steps (`more` None), or to make `more` steps than before it."""
 
     step: int
     more: int | None = None
+    fall: int | None = None
 
     @classmethod
-    def of(cls, wish: Wish, step: int, seconds_per_step: float) -> Change:
-        """A wish as steps: how long a step takes is known now and may differ when the run is resumed."""
+    def of(cls, wish: Wish, step: int, seconds: float, pace: float) -> Change:
+        """A wish after `step` steps and `seconds`, as steps that take `pace` seconds now and may not when resumed.
+
+        Finishing takes a tenth of the steps, and where steps have become slower a tenth of the time.
+        """
+        pace = max(pace, 1e-9)
         if isinstance(wish, Finish):
-            return cls(step)
-        return cls(step, max(1, math.ceil(wish.seconds / max(seconds_per_step, 1e-9))))
+            return cls(step, fall=max(1, min(int(FINISHING * step), round(FINISHING * seconds / pace))))
+        return cls(step, max(1, math.ceil(wish.seconds / pace)))
 
     def apply(self, schedule: Schedule) -> Schedule:
         """The schedule from `step` on."""
-        return schedule.finishing(self.step) if self.more is None else schedule.extended(self.step, self.more)
+        if self.more is not None:
+            return schedule.extended(self.step, self.more)
+        return schedule.finishing(self.step, self.fall)
 
 
 def read_changes(folder: Path) -> list[Change]:

@@ -15,7 +15,7 @@ from ownlm.store.workspace import Build
 if TYPE_CHECKING:
     from ownlm.recipe.base_training import RunOptions
 
-CODE_VERSION = 3
+CODE_VERSION = 4
 STARTERS = "starters.json"
 
 
