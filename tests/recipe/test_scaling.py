@@ -97,3 +97,10 @@ def test_laws_that_disagree_widen_the_interval() -> None:
     plain, wide = (Forecaster(law).estimate(5e6, 10e6, 10e6) for law in (LAW, drawn))
     assert wide.bits_per_byte == plain.bits_per_byte
     assert wide.high - wide.low > 1.5 * (plain.high - plain.low)
+
+
+@pytest.mark.parametrize(("read", "outcome"), [(2.92e6, 1.675), (9.69e6, 1.480), (23.35e6, 1.415)])
+def test_prose_is_forecast_by_a_law_of_its_own(read: float, outcome: float) -> None:
+    told = built_in(prose=True).estimate(2.359e6, read, 11.35e6)
+    assert told.bits_per_byte == pytest.approx(outcome, rel=0.01) and told.outside < 1.01
+    assert built_in().bits_per_byte(2.359e6, 23.35e6, 11.35e6) < 1.05

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import random
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from ownlm.data.document import Document, Split
 from ownlm.data.message import TextPart
 from ownlm.data.tokenizer import Tokenizer
 from ownlm.recipe import texts
-from ownlm.recipe.texts import FADING, PYTHON_LEVEL, Text, measure_text
+from ownlm.recipe.texts import FADING, PROSE_LEVEL, PYTHON_LEVEL, Text, measure_text
 
 
 def documents(split: Split, words: int, repeats: int, seed: int) -> list[Document]:
@@ -44,7 +45,9 @@ def test_harder_texts_have_a_higher_level(measured: dict[str, Text]) -> None:
     assert all(0 < level < 8 for level in levels.values())
     assert levels["easy"] < 0.7 * levels["hard"]
     assert levels["easy"] < levels["repeating"] < 0.8 * levels["hard"]
-    assert measured["hard"].factor == pytest.approx(levels["hard"] / PYTHON_LEVEL)
+    assert measured["hard"].prose and measured["hard"].factor == pytest.approx(levels["hard"] / PROSE_LEVEL)
+    code = dataclasses.replace(measured["hard"], prose=False)
+    assert code.factor == pytest.approx(levels["hard"] / PYTHON_LEVEL)
 
 
 def test_bytes_a_token_are_the_tokenizer_s(measured: dict[str, Text], monkeypatch: pytest.MonkeyPatch) -> None:

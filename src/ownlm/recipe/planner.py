@@ -181,7 +181,7 @@ def make_plan(
     text = Text() if folder is None else measure_text(folder)
     seconds = shares(minutes, whole_chain)
     compiled = machine.compiler is not None and seconds.pretrain > 4 * COMPILE_SECONDS
-    told = built_in() if law is None else fitted_forecaster(law)
+    told = built_in(text.prose) if law is None else fitted_forecaster(law)
     if law is None:
         told = dataclasses.replace(told, law=told.law.scaled(text.factor))
     basis = Basis(machine, text, float(corpus["bytes"] - corpus["heldout_bytes"]), told, compiled)

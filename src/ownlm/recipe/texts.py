@@ -36,6 +36,8 @@ SLOPE = 0.095
 """An n-gram model's bits a byte fall with this power of the text that it counts (Python packages, WikiText-2)."""
 PYTHON_LEVEL = 1.98
 """The level of the Python packages that the built-in law was fitted to."""
+PROSE_LEVEL = 2.16
+"""That of WikiText-2."""
 
 
 @dataclass(frozen=True)
@@ -43,16 +45,17 @@ class Text:
     """`bytes_per_token` by vocabulary, and the `level`: what simple models pay for it, in bits a byte.
 
     A text whose level is a tenth higher than another's is expected to cost a model a tenth more as well. None: it was
-    not measured.
+    not measured. `prose`: more than half of the text is.
     """
 
     bytes_per_token: dict[int, float] = field(default_factory=lambda: {1024: 2.75, 2048: 3.1, 4096: 3.5, 8192: 3.9})
     level: float | None = None
+    prose: bool = False
 
     @property
     def factor(self) -> float:
-        """The level as a multiple of that of Python packages."""
-        return 1.0 if self.level is None else self.level / PYTHON_LEVEL
+        """The level as a multiple of that of Python packages, for prose of that of WikiText-2."""
+        return 1.0 if self.level is None else self.level / (PROSE_LEVEL if self.prose else PYTHON_LEVEL)
 
     def bytes_of(self, vocabulary: int) -> float:
         """Bytes a token, straight over the vocabulary's logarithm between those that were measured.
@@ -91,7 +94,8 @@ def measure_text(folder: Path) -> Text:
             data = b"".join(text.encode() for text in packed)
             xz = 8 * xz_size(data) / len(data)
             level = round(math.exp((1 - REPEATING) * math.log(ngram) + REPEATING * math.log(xz)), 4)
-    return Text(sizes, level)
+    prose = sum(document.bytes for document in train if document.kind == "prose")
+    return Text(sizes, level, 2 * prose > sum(document.bytes for document in train))
 
 
 def _sample(documents: Sequence[Document], size: int) -> list[str]:
