@@ -87,8 +87,15 @@ class Terminal:
 def terminal(program: str = PROGRAM) -> Iterator[Terminal]:
     # The other end stays open here, so that the modes can be looked at after the process has ended.
     master, slave = pty.openpty()
+    # Where the tests run in the background, or under nohup, signals are ignored, and children would inherit that.
+    begin = (
+        "import fcntl, signal, sys, termios\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+        "signal.signal(signal.SIGHUP, signal.SIG_DFL)\n"
+        "fcntl.ioctl(0, termios.TIOCSCTTY, 0)\n"
+    )
     process = subprocess.Popen(
-        [sys.executable, "-c", "import fcntl, sys, termios; fcntl.ioctl(0, termios.TIOCSCTTY, 0)\n" + program],
+        [sys.executable, "-c", begin + program],
         stdin=slave, stdout=slave, stderr=slave, start_new_session=True,
     )  # fmt: skip
     try:
