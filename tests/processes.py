@@ -159,7 +159,7 @@ def main() -> None:
                     shutil.copytree(job.after, job.folder)
                 elif world.main:
                     Path(job.folder).mkdir(parents=True, exist_ok=True)
-                world.barrier()
+                world.any(False)
                 (Path(job.folder) / f"pid-{world.rank}").write_text(str(os.getpid()))
                 model = work(job, world, interruption)
                 if model is not None:

@@ -31,11 +31,15 @@ def permute(indices: Integers, size: int, *key: object) -> Integers:
 
 
 def sample_indices(first: int, count: int, size: int, fingerprint: str, seed: int) -> tuple[Integers, Integers]:
-    """Epochs and example indices `(count,)` of the draws `first .. first + count - 1`.
+    """Epochs and example indices `(count,)` of the draws `first .. first + count - 1`."""
+    return sample_draws(np.arange(first, first + count, dtype=np.uint64), size, fingerprint, seed)
+
+
+def sample_draws(draws: Integers, size: int, fingerprint: str, seed: int) -> tuple[Integers, Integers]:
+    """Epochs and example indices of any `draws`, in their shape.
 
     Each epoch is a permutation of `range(size)` of its own; draw n depends on nothing but n and the key.
     """
-    draws = np.arange(first, first + count, dtype=np.uint64)
     epochs, places = draws // np.uint64(size), draws % np.uint64(size)
     indices = np.empty_like(places)
     for epoch in np.unique(epochs):

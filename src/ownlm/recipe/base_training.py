@@ -70,7 +70,6 @@ def train_base(
     from ownlm.train.loop import TrainSettings
 
     world, screen = options.on(course), context.screen
-    whole = gathered if world.size > 1 else _to_processor
     if course.chosen.float8:
         use_float8(decoder, world.device, world.tensor_parallel)
     decoder = shard(decoder, world)
@@ -104,11 +103,7 @@ def train_base(
         )  # fmt: skip
         if sample is not None:
             sample.last(result.steps, decoder)
-    found = whole(decoder, world)
+    found = gathered(decoder, world)
     if found is not None:
         leave_float8(found)
     return found, result
-
-
-def _to_processor(decoder: Decoder, world: World) -> Decoder:
-    return decoder.to("cpu")

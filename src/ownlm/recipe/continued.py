@@ -21,6 +21,7 @@ from ownlm.store.workspace import Build, Workspace
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from ownlm.data.tokenizer_protocol import AnyTokenizer
     from ownlm.model.decoder import Decoder
     from ownlm.recipe.base_training import RunOptions
     from ownlm.recipe.course import Course
@@ -207,7 +208,7 @@ def train_continued(
     tokenizer, stored = load_tokenizer(init), Checkpoint(init)
     # Whatever the precision of its files, the weights that learn are fp32.
     decoder = use(load_model(init, dtype=torch.float32), course.kernels)
-    before = _before(context, target, decoder, course) if world.main else {}
+    before = _before(context, target, decoder, tokenizer, course) if world.main else {}
     objective = base_objective(context, course, tokenizer.vocab_size, world, replayed)
     told = {"plan": dataclasses.asdict(course), "replay": replayed, "inputs": context.inputs("init", "tokens", "plan")}
     whole, result = train_base(context, target, decoder, objective, course, tokenizer, options, told)
@@ -215,7 +216,7 @@ def train_continued(
         return {}
     _save(target.folder, init, whole.to(stored.precision), stored)
     # As it will be opened: what rounding to the precision of its files costs is in the numbers.
-    after = _measure(context, whole.to(torch.float32), course)
+    after = _measure(context, whole.to(torch.float32), tokenizer, course)
     atomic.write_json(target.folder / STARTERS, context.main_kit.starters())
     domains = {
         role: {"corpus": context.artifacts[role].name, "before": before[role], "after": found["heldout_bits_per_byte"]}
@@ -234,22 +235,24 @@ def train_continued(
     }
 
 
-def _before(context: RunContext, target: Build, decoder: Decoder, course: Course) -> dict[str, float]:
+def _before(
+    context: RunContext, target: Build, decoder: Decoder, tokenizer: AnyTokenizer, course: Course
+) -> dict[str, float]:
     """Bits per byte of both domains before the first step; measured once, also where the run was cut off."""
     path = target.state / "before.json"
     if not path.exists():
-        found = _measure(context, decoder, course)
+        found = _measure(context, decoder, tokenizer, course)
         atomic.write_json(path, {role: each["heldout_bits_per_byte"] for role, each in found.items()})
     values: dict[str, float] = json.loads(path.read_text("utf-8"))
     return values
 
 
-def _measure(context: RunContext, decoder: Decoder, course: Course) -> dict[str, dict[str, Any]]:
+def _measure(
+    context: RunContext, decoder: Decoder, tokenizer: AnyTokenizer, course: Course
+) -> dict[str, dict[str, Any]]:
     """What held-out documents of the new domain ("corpus") and of the model's own ("own") cost it."""
-    from ownlm.data.tokenizer_files import load_tokenizer
     from ownlm.recipe.training import heldout_documents, measure
 
-    tokenizer = load_tokenizer(context.path("init"))
     roles = [role for role in ("corpus", "own") if role in context.artifacts]
     return {
         role: measure(

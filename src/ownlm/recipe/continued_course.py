@@ -12,7 +12,7 @@ from ownlm.model.kernels import Kernels
 from ownlm.recipe import rules
 from ownlm.recipe.course import Course
 from ownlm.recipe.measure import Machine, choose_device, measure_machine, step_seconds
-from ownlm.recipe.memory import Memory, training_memory
+from ownlm.recipe.memory import Memory, fit_memory, training_memory
 from ownlm.recipe.planner import COMPILE_SECONDS, FEWEST_STEPS, MOST_ROWS, SLACK, efficiency, shares
 from ownlm.recipe.schema import check_budget
 from ownlm.runtime.device import machine_name
@@ -77,16 +77,11 @@ def plan_course(config: DecoderConfig, minutes: float, device: str | None) -> di
 
 def _fitting(config: DecoderConfig, machine: Machine, compiled: bool, windows: int) -> tuple[Kernels, int, Memory]:
     """Kernels, the windows of a micro-batch that fit the memory, and what they take."""
-    attention = "tiled" if machine.device == "cpu" else "sdpa"
+    kernels = Kernels(machine.precision, "tiled" if machine.device == "cpu" else "sdpa", compiled)
     available = float("inf") if machine.memory is None else machine.memory
-    for recompute in (False, True):
-        kernels = Kernels(machine.precision, attention, compiled, recompute)  # type: ignore[arg-type]
-        rows = min(windows, MOST_ROWS[machine.device])
-        while rows >= 1:
-            memory = training_memory(config, kernels, rows)
-            if memory.fits(available):
-                return kernels, rows, memory
-            rows //= 2
+    found = fit_memory(config, kernels, min(windows, MOST_ROWS[machine.device]), available)
+    if found is not None:
+        return found
     smallest = training_memory(config, Kernels(recompute=True), 1).total
     raise BudgetError(
         f"{available / 1e9:.1f} GB of free memory are too few: training this model of {config.parameters / 1e6:.0f} "

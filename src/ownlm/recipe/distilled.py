@@ -139,7 +139,8 @@ def student_plan(plan: Plan, tokenizer: AnyTokenizer) -> Plan:
     import torch
 
     from ownlm.recipe.measure import available_memory, step_seconds
-    from ownlm.recipe.planner import COMPILE_SECONDS, FEWEST_STEPS, SLACK, fit_memory
+    from ownlm.recipe.memory import fit_memory
+    from ownlm.recipe.planner import COMPILE_SECONDS, FEWEST_STEPS, SLACK
 
     torch.set_num_threads(plan.threads)
     config = plan.config(tokenizer.vocab_size)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 
 from ownlm.model.config import DecoderConfig
@@ -53,6 +54,23 @@ def training_memory(config: DecoderConfig, kernels: Kernels, rows: int, shards: 
         optimiser=(4 * matrices + 8 * (config.parameters - matrices)) // shards,
         activations=kept + logits + ends,
     )
+
+
+def fit_memory(
+    config: DecoderConfig, kernels: Kernels, rows: int, available: float, shards: int = 1
+) -> tuple[Kernels, int, Memory] | None:
+    """The kernels and the windows at a time, `rows` at most, that fit `available` bytes; None where nothing does.
+
+    Activations are worked out again only where a single window does not fit otherwise.
+    """
+    for recompute in (False, True):
+        chosen, fewer = dataclasses.replace(kernels, recompute=recompute), rows
+        while fewer >= 1:
+            memory = training_memory(config, chosen, fewer, shards)
+            if memory.fits(available):
+                return chosen, fewer, memory
+            fewer //= 2
+    return None
 
 
 def _block_bytes(config: DecoderConfig, kernels: Kernels, wide: int) -> int:

@@ -14,7 +14,7 @@ from ownlm.recipe import rules
 from ownlm.recipe.laws import find_law
 from ownlm.recipe.laws import forecaster as fitted_forecaster
 from ownlm.recipe.machines import NODE, PRICES, Rent, find_gpu, rent
-from ownlm.recipe.memory import Memory, training_memory
+from ownlm.recipe.memory import Memory, fit_memory
 from ownlm.recipe.scaling import PUBLISHED, PYTHON_SOURCES, Estimate, Forecaster, useful_bytes
 from ownlm.recipe.shapes import LADDER, Size
 from ownlm.recipe.texts import Text
@@ -84,14 +84,12 @@ def _look(
     if rented is None:
         return found
     each = max(1, batch // window // rented.count)
-    for recompute in (False, True):
-        rows = 1 << min(6, int(math.log2(each)))
-        while rows >= 1:
-            memory = training_memory(config, Kernels("bfloat16", "sdpa", True, recompute), rows, rented.count)
-            if memory.fits(rented.gpu.memory):
-                return dataclasses.replace(found, memory=memory, recompute=recompute, rows=rows)
-            rows //= 2
-    return None
+    rows, kernels = 1 << min(6, int(math.log2(each))), Kernels("bfloat16", "sdpa", True)
+    fitting = fit_memory(config, kernels, rows, rented.gpu.memory, rented.count)
+    if fitting is None:
+        return None
+    chosen, rows, memory = fitting
+    return dataclasses.replace(found, memory=memory, recompute=chosen.recompute, rows=rows)
 
 
 def outlook_command(

@@ -13,7 +13,7 @@ from ownlm.recipe import rules
 from ownlm.recipe.context import RunContext
 from ownlm.recipe.laws import forecaster as fitted_forecaster
 from ownlm.recipe.measure import Machine, choose_device, measure_machine, step_seconds
-from ownlm.recipe.memory import Memory, training_memory
+from ownlm.recipe.memory import Memory, fit_memory, training_memory
 from ownlm.recipe.plan import Forecast, Plan, Seconds
 from ownlm.recipe.scaling import REACH, Estimate, Forecaster, built_in, useful_bytes
 from ownlm.recipe.schema import Recipe, check_budget
@@ -113,23 +113,6 @@ def shape_of(size: Size, seconds: float, basis: Basis) -> Shape | None:
     kernels = Kernels(machine.precision, "tiled" if machine.device == "cpu" else "sdpa", basis.compiled)
     found = fit_memory(config, kernels, min(windows, MOST_ROWS[machine.device]), basis.available)
     return None if found is None else Shape(size, config, found[0], found[1], windows // found[1], found[2])
-
-
-def fit_memory(
-    config: DecoderConfig, kernels: Kernels, rows: int, available: float
-) -> tuple[Kernels, int, Memory] | None:
-    """The kernels and the windows at a time, `rows` at most, that fit `available` bytes; None where nothing does.
-
-    Activations are worked out again only where a single window does not fit otherwise.
-    """
-    for recompute in (False, True):
-        chosen, fewer = dataclasses.replace(kernels, recompute=recompute), rows
-        while fewer >= 1:
-            memory = training_memory(config, chosen, fewer)
-            if memory.fits(available):
-                return chosen, fewer, memory
-            fewer //= 2
-    return None
 
 
 def choose(seconds: float, basis: Basis, scale: float = 1.0) -> list[Shape]:

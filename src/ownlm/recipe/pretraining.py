@@ -33,8 +33,6 @@ from ownlm.store.workspace import Build, Workspace, check_name
 if TYPE_CHECKING:
     from ownlm.recipe.team import Team
 
-MINUTES = 8.0
-
 
 @dataclass(frozen=True)
 class Request:
@@ -152,7 +150,7 @@ class _Run:
             corpus=CorpusPart(max_megabytes=request.megabytes),
             pretrain=request.hyperparameters,
         )
-        minutes = MINUTES if request.minutes is None else request.minutes
+        minutes = Recipe.minutes if request.minutes is None else request.minutes
         self.context = RunContext(recipe, workspace, screen, interruption, minutes, sources)
         self.replayed = 0.0
         if documents is not None:

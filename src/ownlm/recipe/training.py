@@ -23,6 +23,7 @@ from ownlm.recipe.plan import Plan
 from ownlm.runtime import atomic
 from ownlm.runtime.errors import DiskFull
 from ownlm.runtime.seeds import derive_seed
+from ownlm.train.metrics import read_rows
 
 SAMPLES = "samples.jsonl"
 SAMPLE_TOKENS = 48
@@ -60,7 +61,7 @@ class Sampler:
 
     def __init__(self, path: Path, prompts: Sequence[str], tokenizer: AnyTokenizer, seed: int) -> None:
         self._path, self._prompts, self._tokenizer, self._seed = path, prompts, tokenizer, seed
-        self._rows = _resume_samples(path)
+        self._rows = read_rows(path)
 
     def __call__(self, step: int, decoder: Decoder) -> None:
         """Samples after 0, 10, 100, 1,000 ... updates."""
@@ -86,17 +87,6 @@ class Sampler:
             atomic.write_text(self._path, "".join(json.dumps(row) + "\n" for row in self._rows))
         except DiskFull:  # they are written with the next ones
             pass
-
-
-def _resume_samples(path: Path) -> list[dict[str, Any]]:
-    """What was sampled before."""
-    rows = []
-    for line in path.read_text("utf-8").splitlines() if path.exists() else ():
-        try:
-            rows.append(json.loads(line))
-        except ValueError:
-            continue
-    return rows
 
 
 def heldout_sample(context: RunContext, limit: int) -> list[Document]:

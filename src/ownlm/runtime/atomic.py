@@ -20,12 +20,22 @@ def disk_errors(where: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC)):
+        if not no_room(error):
             raise
-        raise DiskFull(
-            f"The disk that holds {where} is full. Free some space and run the same command again: "
-            "everything that was complete is kept."
-        ) from error
+        raise disk_full(where) from error
+
+
+def no_room(error: BaseException) -> bool:
+    """Whether an error means that the disk, or one's share of it, is full."""
+    return isinstance(error, OSError) and error.errno in (errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC))
+
+
+def disk_full(where: Path) -> DiskFull:
+    """What is said of it."""
+    return DiskFull(
+        f"The disk that holds {where} is full. Free some space and run the same command again: "
+        "everything that was complete is kept."
+    )
 
 
 @contextmanager

@@ -53,10 +53,6 @@ class Group(World):
         dist.all_gather_object(values, value)
         return values
 
-    def barrier(self) -> None:
-        """Waits for all."""
-        self._added([0.0])
-
     def gradients(self, model: nn.Module) -> None:
         """Sums the gradients of what `shard` left whole in every process: norms and biases, in one message.
 
@@ -197,7 +193,7 @@ def reshard(decoder: Decoder) -> None:
 def gathered(decoder: Decoder, world: World) -> Decoder | None:
     """The whole model, on the processor, in the main process; None in the others, which must call this too."""
     if world.size == 1:
-        return decoder
+        return decoder.to("cpu")
     reshard(decoder)
     weights = {}
     for name, parameter in decoder.named_parameters():

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from ownlm.model.decoder import Decoder
+from ownlm.runtime import atomic
 from ownlm.runtime.errors import DiskFull, Interrupted, NumericalError
 from ownlm.runtime.signals import Interruption
 from ownlm.train.checkpoint import Progress, load_checkpoint, remove_old, require_room, save_checkpoint
@@ -277,7 +278,7 @@ class _Run:
             if self.world.main:
                 remove_old(self.state, 1)
             if self.world.any(not self._flush()):
-                raise DiskFull(f"The disk that holds {self.state} is full. Free some space.")
+                raise atomic.disk_full(self.state)
         save_checkpoint(self.state, self.decoder, self.optimisers, self.progress, self.world)
         self.saved = time.monotonic()
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import json
 import math
 from pathlib import Path
@@ -21,7 +20,7 @@ class JsonLog:
     def __init__(self, path: Path, step: int) -> None:
         """Keeps the lines up to `step`: what was done after the checkpoint will be done again."""
         self.path = path
-        every = _read(path)
+        every = read_rows(path)
         self.rows = [row for row in every if row["step"] <= step]
         self.dropped = len(every) - len(self.rows)
         if path.exists():
@@ -45,7 +44,7 @@ class JsonLog:
                 file.write(self._waiting)
                 file.flush()
         except OSError as error:
-            if error.errno not in (errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC)):
+            if not atomic.no_room(error):
                 raise
             return False
         self._end += len(self._waiting)
@@ -66,7 +65,8 @@ def number(value: float | None) -> float:
     return math.nan if value is None else value
 
 
-def _read(path: Path) -> list[dict[str, Any]]:
+def read_rows(path: Path) -> list[dict[str, Any]]:
+    """The lines of a file of JSON lines, none where it is not there; one that was cut off is left out."""
     rows = []
     for line in path.read_text("utf-8").splitlines() if path.exists() else ():
         try:

@@ -8,7 +8,7 @@ from typing import Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from ownlm.data.order import permute
+from ownlm.data.order import permute, sample_draws
 from ownlm.data.shards import TokenStream
 from ownlm.runtime.counter_random import Integers
 from ownlm.runtime.errors import CorpusError, OwnLMError
@@ -102,16 +102,6 @@ class MixtureObjective(PretrainObjective):
         starts = np.empty(len(draws), dtype=np.int64)
         for part, begin, end in ((~second, 0, self.border), (second, self.border, len(self.ids))):
             windows = (end - 1 - begin) // self.context
-            key = (f"{self.fingerprint} {begin}", self.seed)
-            starts[part] = begin + _indices(draws[part], windows, *key).astype(np.int64) * self.context
+            _, indices = sample_draws(draws[part], windows, f"{self.fingerprint} {begin}", self.seed)
+            starts[part] = begin + indices.astype(np.int64) * self.context
         return starts
-
-
-def _indices(draws: Integers, size: int, *key: object) -> Integers:
-    """The examples of any draws: each epoch of `size` is a permutation of its own, as in `sample_indices`."""
-    epochs, places = draws // np.uint64(size), draws % np.uint64(size)
-    found = np.empty_like(places)
-    for epoch in np.unique(epochs):
-        chosen = epochs == epoch
-        found[chosen] = permute(places[chosen], size, *key, int(epoch))
-    return found

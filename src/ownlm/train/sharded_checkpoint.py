@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import json
 import os
@@ -142,10 +141,7 @@ def _together(action: Callable[[], T], aside: Path, world: World) -> T:
     if world.main:
         shutil.rmtree(aside, ignore_errors=True)
     if full:
-        raise DiskFull(
-            f"The disk that holds {aside.parent} is full. Free some space and run the same command again: "
-            "everything that was complete is kept."
-        ) from problem
+        raise atomic.disk_full(aside.parent) from problem
     raise problem or RuntimeError(f"another process could not write its part of {aside}")
 
 
@@ -197,8 +193,7 @@ def _no_room(error: BaseException, folder: Path) -> bool:
     causes: list[BaseException] = [error]
     if isinstance(error, CheckpointException):
         causes += [failure[0] for failure in error.failures.values()]
-    numbers = (errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC))
-    if any(isinstance(cause, OSError) and cause.errno in numbers for cause in causes):
+    if any(map(atomic.no_room, causes)):
         return True
     # torch's own writer tells no reason.
     return shutil.disk_usage(folder).free < _LITTLE

@@ -44,14 +44,18 @@ class Watchman:
 
     def judge(self, loss: float, norm: float) -> Reason | None:
         """Why a step with this loss and gradient norm is to be skipped; None for a good one, which is remembered."""
-        reason = self._reason(loss, norm)
-        self.note(loss, norm, reason)
+        far = self._far(loss, norm)
+        reason = self._reason(loss, norm, far)
+        self._remember(loss, norm, reason, far)
         return reason
 
     def note(self, loss: float, norm: float, reason: Reason | None) -> None:
         """Remembers a step that was judged before."""
+        self._remember(loss, norm, reason, reason is None and self._far(loss, norm))
+
+    def _remember(self, loss: float, norm: float, reason: Reason | None, far: bool) -> None:
         if reason is None:
-            if self._far(loss, norm):
+            if far:
                 self._losses.clear()
                 self._norms.clear()
             self._first = loss if self._first is None else self._first
@@ -62,10 +66,10 @@ class Watchman:
             self.in_a_row += 1
             self.skipped += 1
 
-    def _reason(self, loss: float, norm: float) -> Reason | None:
+    def _reason(self, loss: float, norm: float, far: bool) -> Reason | None:
         if not math.isfinite(loss) or not math.isfinite(norm):
             return "non-finite"
-        if self._rule is None or not self._far(loss, norm):
+        if self._rule is None or not far:
             return None
         moved = self.in_a_row >= self._rule.patience and self._first is not None and loss <= self._first
         return None if moved else "spike"

@@ -52,9 +52,6 @@ class World:
         """The values of all processes, in the order of their ranks."""
         return [value]
 
-    def barrier(self) -> None:
-        """Waits for all."""
-
     def gradients(self, model: nn.Module) -> None:
         """After backward: completes gradients that still lack the other processes' shares."""
 
